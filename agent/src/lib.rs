@@ -1,1 +1,15 @@
-//! nodeagent.
+//! nodeagent: identity, certificates and control plane of a Kubernetes node, from Vault.
+//!
+//! The one idea: the agent has a short list of *duties*. Each duty answers one pure question,
+//! *when are you due, and why?*, and has one effect. Running is: gather facts, `decide`, start
+//! what is due, sleep until the earliest answer or until an effect ends.
+//!
+//! Reading order: [`agent`] (the loop), [`duty`] (the question and its answers), then one duty,
+//! say [`duty::certs`]; [`config`] and [`node`] for what they are given; `wire` and `host` for
+//! the two sides that they touch. docs/architecture.md says who may import whom.
+
+pub mod backoff;
+pub mod error;
+pub mod host;
+pub mod secret;
+pub mod wire;

@@ -1,0 +1,8 @@
+//! This machine: files, units, clock, lock, and what systemd is told. Layer 1: knows nothing of
+//! the configuration.
+
+use std::future::Future;
+use std::pin::Pin;
+
+/// A boxed future, for the traits that need to be objects.
+pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
