@@ -1,0 +1,467 @@
+//! One small HTTP/1.1 server under every model: handler in, request log and scripted faults out.
+//! It runs on a thread and a runtime of its own, so that a test on a current-thread runtime, a
+//! blocking test and a child process may all talk to it. `stop` takes the peer away (listener
+//! closed, connections cut, port kept reserved) and `restart` brings it back at the same address.
+
+mod connection;
+mod script;
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::{Arc, Condvar, Mutex, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+use crate::clock::{ModelClock, lock};
+pub use script::{Fault, Step};
+
+/// Bodies above this are answered 413; Vault's own default is 32 MiB, a tenth does for tests.
+pub const BODY_LIMIT_BYTES: usize = 4 << 20;
+/// The log keeps this many requests, the oldest go first.
+const LOG_LIMIT: usize = 200_000;
+/// How long `stop` lets blocking work of a handler go on.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(1);
+
+/// A request as a handler sees it, its body read to the end.
+#[derive(Clone)]
+pub struct Request {
+    /// The method.
+    pub method: http::Method,
+    /// The path, without the query.
+    pub path: String,
+    /// The query, empty where there is none.
+    pub query: String,
+    /// The headers as they came.
+    pub headers: http::HeaderMap,
+    /// The body, at most [`BODY_LIMIT_BYTES`].
+    pub body: Bytes,
+    /// Who connected.
+    pub peer: SocketAddr,
+}
+
+impl Request {
+    /// A header's text, where it is there and is text.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+}
+
+/// Bodies and header values may hold secrets, so neither is shown.
+impl std::fmt::Debug for Request {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{} {} ({} bytes, from {})",
+            self.method,
+            self.path,
+            self.body.len(),
+            self.peer
+        )
+    }
+}
+
+/// A handler's answer.
+#[derive(Clone)]
+pub struct Response {
+    /// The status code.
+    pub status: u16,
+    /// Headers; `Content-Length` and `Date` are the server's.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Bytes,
+    /// The IP time to live of the packets that carry the answer: IMDS's hop limit. The system's
+    /// default where it is `None`.
+    pub ip_ttl: Option<u32>,
+}
+
+impl Response {
+    /// A JSON answer.
+    #[must_use]
+    pub fn json(status: u16, value: serde_json::Value) -> Self {
+        Self::typed(status, "application/json", value.to_string())
+    }
+
+    /// A plain text answer.
+    #[must_use]
+    pub fn text(status: u16, text: impl Into<String>) -> Self {
+        Self::typed(status, "text/plain", text.into())
+    }
+
+    /// An answer without a body.
+    #[must_use]
+    pub fn empty(status: u16) -> Self {
+        Self {
+            status,
+            headers: Vec::new(),
+            body: Bytes::new(),
+            ip_ttl: None,
+        }
+    }
+
+    /// An answer of a content type.
+    #[must_use]
+    pub fn typed(status: u16, content_type: &str, body: impl Into<Bytes>) -> Self {
+        let mut answer = Self::empty(status).with_header("content-type", content_type);
+        answer.body = body.into();
+        answer
+    }
+
+    /// The same answer with one header more.
+    #[must_use]
+    pub fn with_header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+}
+
+/// Bodies may hold secrets, so only their length is shown.
+impl std::fmt::Debug for Response {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({} bytes)", self.status, self.body.len())
+    }
+}
+
+/// What a handler returns.
+pub type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
+/// A model's side of the server. It runs on the server's thread: it must not block for long, and
+/// must not stop its own server.
+pub type Handler = Arc<dyn Fn(Request) -> Answer + Send + Sync>;
+
+/// Makes a [`Handler`] of an async function.
+pub fn handler<F, Fut>(answer: F) -> Handler
+where
+    F: Fn(Request) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Response> + Send + 'static,
+{
+    Arc::new(move |request| Box::pin(answer(request)))
+}
+
+/// What a server is started with.
+pub struct ServerOptions {
+    /// Where to listen; port 0 takes a free one.
+    pub bind: SocketAddr,
+    /// Serve TLS, where given; plain HTTP then gets Go's answer to that mistake.
+    pub tls: Option<rustls::ServerConfig>,
+    /// The model behind the server.
+    pub handler: Handler,
+    /// For the `Date` header and the log.
+    pub clock: ModelClock,
+}
+
+impl ServerOptions {
+    /// Plain HTTP on a free port of 127.0.0.1.
+    #[must_use]
+    pub fn new(handler: Handler, clock: ModelClock) -> Self {
+        Self {
+            bind: (Ipv4Addr::LOCALHOST, 0).into(),
+            tls: None,
+            handler,
+            clock,
+        }
+    }
+
+    /// The same at another address.
+    #[must_use]
+    pub fn bind(mut self, bind: SocketAddr) -> Self {
+        self.bind = bind;
+        self
+    }
+
+    /// The same with TLS.
+    #[must_use]
+    pub fn tls(mut self, config: rustls::ServerConfig) -> Self {
+        self.tls = Some(config);
+        self
+    }
+}
+
+impl std::fmt::Debug for ServerOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServerOptions")
+            .field("bind", &self.bind)
+            .field("tls", &self.tls.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// One request in the log; never its body, its query or a header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogEntry {
+    /// The method.
+    pub method: http::Method,
+    /// The path, without the query.
+    pub path: String,
+    /// The status that was answered; `None` while, or because, it was not.
+    pub status: Option<u16>,
+    /// When it arrived, by the model's clock.
+    pub at: Timestamp,
+    number: u64,
+}
+
+#[derive(Default)]
+struct Log {
+    entries: VecDeque<LogEntry>,
+    next: u64,
+}
+
+struct Shared {
+    handler: Handler,
+    clock: ModelClock,
+    log: Mutex<Log>,
+    arrived: Condvar,
+    script: Mutex<script::Script>,
+    acceptor: Option<TlsAcceptor>,
+}
+
+impl Shared {
+    fn note_arrival(&self, method: &http::Method, path: &str) -> u64 {
+        let mut log = lock(&self.log);
+        let number = log.next;
+        log.next += 1;
+        let (method, path) = (method.clone(), path.to_owned());
+        log.entries.push_back(LogEntry {
+            method,
+            path,
+            status: None,
+            at: self.clock.now(),
+            number,
+        });
+        if log.entries.len() > LOG_LIMIT {
+            log.entries.pop_front();
+        }
+        self.arrived.notify_all();
+        number
+    }
+
+    fn note_status(&self, number: u64, status: u16) {
+        let mut log = lock(&self.log);
+        let entry = log
+            .entries
+            .iter_mut()
+            .rev()
+            .find(|entry| entry.number == number);
+        if let Some(entry) = entry {
+            entry.status = Some(status);
+        }
+    }
+}
+
+struct Running {
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+/// A running server; dropping it stops it.
+pub struct Server {
+    shared: Arc<Shared>,
+    addr: SocketAddr,
+    /// Bound and never listening: keeps the port ours while the server is stopped.
+    _reservation: TcpSocket,
+    running: Mutex<Option<Running>>,
+}
+
+impl Server {
+    /// Binds and serves. The thread is in the caller's network namespace.
+    pub fn start(options: ServerOptions) -> io::Result<Self> {
+        let reservation = bound(options.bind)?;
+        let addr = reservation.local_addr()?;
+        let shared = Arc::new(Shared {
+            handler: options.handler,
+            clock: options.clock,
+            log: Mutex::default(),
+            arrived: Condvar::new(),
+            script: Mutex::default(),
+            acceptor: options
+                .tls
+                .map(|config| TlsAcceptor::from(Arc::new(config))),
+        });
+        let running = Mutex::new(Some(spawn(Arc::clone(&shared), addr)?));
+        Ok(Self {
+            shared,
+            addr,
+            _reservation: reservation,
+            running,
+        })
+    }
+
+    /// `http://` or `https://`, the address and the port, no trailing slash.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let scheme = if self.shared.acceptor.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        format!("{scheme}://{}", self.addr)
+    }
+
+    /// Where it listens, or listened.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Replaces the script: each request takes the first step that matches it.
+    pub fn script(&self, steps: Vec<Step>) {
+        *lock(&self.shared.script) = script::Script::new(steps);
+    }
+
+    /// Every request since the start or [`Self::clear_log`], oldest first.
+    #[must_use]
+    pub fn requests(&self) -> Vec<LogEntry> {
+        lock(&self.shared.log).entries.iter().cloned().collect()
+    }
+
+    /// How many logged requests have a path that starts so.
+    #[must_use]
+    pub fn count(&self, path_prefix: &str) -> usize {
+        count(&lock(&self.shared.log), path_prefix)
+    }
+
+    /// Waits, blocking the caller's thread, until [`Self::count`] is at least `wanted`; false
+    /// where the deadline came first.
+    #[must_use]
+    pub fn wait_for(&self, path_prefix: &str, wanted: usize, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        let mut log = lock(&self.shared.log);
+        while count(&log, path_prefix) < wanted {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            let waited = self.shared.arrived.wait_timeout(log, left);
+            log = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    /// Forgets the requests so far.
+    pub fn clear_log(&self) {
+        lock(&self.shared.log).entries.clear();
+    }
+
+    /// Takes the peer away: connections are cut, new ones refused. Nothing where it is stopped.
+    pub fn stop(&self) {
+        if let Some(running) = lock(&self.running).take() {
+            running.stop.send(()).ok();
+            running
+                .thread
+                .join()
+                .expect("the server's thread ends without a panic");
+        }
+    }
+
+    /// Brings a stopped peer back at the same address; nothing where it runs.
+    pub fn restart(&self) -> io::Result<()> {
+        let mut running = lock(&self.running);
+        if running.is_none() {
+            *running = Some(spawn(Arc::clone(&self.shared), self.addr)?);
+        }
+        Ok(())
+    }
+
+    /// Whether it listens.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        lock(&self.running).is_some()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Server({})", self.url())
+    }
+}
+
+fn count(log: &Log, path_prefix: &str) -> usize {
+    log.entries
+        .iter()
+        .filter(|entry| entry.path.starts_with(path_prefix))
+        .count()
+}
+
+/// A bound socket; `SO_REUSEPORT` lets the listener and the reservation hold the same port.
+pub(crate) fn bound(addr: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if addr.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    }?;
+    socket.set_reuseaddr(true)?;
+    socket.set_reuseport(true)?;
+    socket.bind(addr)?;
+    Ok(socket)
+}
+
+/// Runs the accept loop on a thread of its own, and returns once it listens.
+fn spawn(shared: Arc<Shared>, addr: SocketAddr) -> io::Result<Running> {
+    let (stop, stopped) = oneshot::channel();
+    let (listening, ready) = mpsc::channel();
+    let thread = std::thread::Builder::new()
+        .name(format!("rig {addr}"))
+        .spawn(move || {
+            let runtime = match tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+            {
+                Ok(runtime) => runtime,
+                Err(error) => {
+                    return listening
+                        .send(Err(error))
+                        .expect("the starter waits for this");
+                }
+            };
+            runtime.block_on(async {
+                let listener = bound(addr).and_then(|socket| socket.listen(1024));
+                match listener {
+                    Ok(listener) => {
+                        listening.send(Ok(())).expect("the starter waits for this");
+                        accept(listener, &shared, stopped).await;
+                    }
+                    Err(error) => listening
+                        .send(Err(error))
+                        .expect("the starter waits for this"),
+                }
+            });
+            runtime.shutdown_timeout(SHUTDOWN_LIMIT);
+        })?;
+    ready.recv().map_err(io::Error::other)??;
+    Ok(Running { stop, thread })
+}
+
+async fn accept(listener: TcpListener, shared: &Arc<Shared>, mut stopped: oneshot::Receiver<()>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            _ = &mut stopped => return,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) => {
+                    connections.spawn(connection::serve(Arc::clone(shared), stream, peer));
+                }
+                // Out of descriptors, most likely: others may end meanwhile.
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            },
+            Some(_) = connections.join_next(), if !connections.is_empty() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
