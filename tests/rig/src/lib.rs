@@ -1,6 +1,7 @@
 //! The rig: models of what cannot be had on a test machine, the real peers where they can,
 //! and a machine driver. Tests and the sandbox only; it never imports `nodeagent`.
 
+pub mod aws;
 pub mod clock;
 pub mod pki;
 pub mod server;
