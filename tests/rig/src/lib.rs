@@ -4,4 +4,5 @@
 pub mod aws;
 pub mod clock;
 pub mod pki;
+pub mod proxy;
 pub mod server;

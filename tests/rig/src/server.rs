@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use crate::clock::{ModelClock, lock};
+pub(crate) use connection::GARBAGE;
 pub use message::{Answer, Handler, Request, Response, handler};
 pub use script::{Fault, Step};
 
