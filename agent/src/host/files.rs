@@ -1,0 +1,330 @@
+//! Files below one root directory, and the only code that writes them. A file appears whole or
+//! not at all and survives a power cut once a call has returned; modes are set explicitly,
+//! whatever the umask; a symbolic link planted at the place of writing is never followed. Tests
+//! give a private root, so that nothing else needs to know where it runs.
+
+mod place;
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+#[cfg(test)]
+pub(crate) use place::power;
+use place::{Place, TEMPORARY, checkpoint, failed, open_dir};
+
+use crate::error::{Code, Error, Result};
+
+/// More entries than any directory of ours can have; stops a runaway listing.
+const LIST_LIMIT: usize = 4096;
+
+/// Who may do what with a file or directory that we make: its mode, and its group if not ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    mode: u32,
+    gid: Option<u32>,
+}
+
+impl Access {
+    /// A file for the agent alone.
+    pub const PRIVATE: Access = Access::new(0o600);
+    /// A directory for the agent alone.
+    pub const PRIVATE_DIR: Access = Access::new(0o700);
+    /// A file for everyone to read.
+    pub const PUBLIC: Access = Access::new(0o644);
+    /// A directory for everyone to read.
+    pub const PUBLIC_DIR: Access = Access::new(0o755);
+
+    /// This mode, exactly, against any umask.
+    pub const fn new(mode: u32) -> Access {
+        Access { mode, gid: None }
+    }
+
+    /// The same for this group.
+    #[must_use]
+    pub const fn group(self, gid: u32) -> Access {
+        Access {
+            gid: Some(gid),
+            ..self
+        }
+    }
+}
+
+/// What stands at a path, the link itself where it is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// File, directory, link or something stranger.
+    pub kind: FileKind,
+    /// The owner.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+    /// The permission bits.
+    pub mode: u32,
+    /// The number of hard links.
+    pub links: u64,
+    /// The size in bytes.
+    pub size: u64,
+}
+
+/// The kinds of file that matter here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Link,
+    /// A socket, a pipe, a device.
+    Other,
+}
+
+/// One name in a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The name, lossy where it is not UTF-8; no name of ours is.
+    pub name: String,
+    /// What it is.
+    pub stat: Stat,
+}
+
+/// Everything below one directory: `/` on a node, a private one in tests.
+#[derive(Clone, Debug)]
+pub struct Root {
+    dir: PathBuf,
+}
+
+impl Root {
+    /// Everything below `dir`.
+    pub fn new(dir: impl Into<PathBuf>) -> Root {
+        Root { dir: dir.into() }
+    }
+
+    /// Where an absolute path of the node really is; `..` does not lead out of the root.
+    pub fn path(&self, path: &Path) -> PathBuf {
+        let mut inside = Vec::new();
+        for component in path.components() {
+            match component {
+                Component::Normal(name) => inside.push(name),
+                Component::ParentDir => drop(inside.pop()),
+                _ => {}
+            }
+        }
+        let mut full = self.dir.clone();
+        full.extend(inside);
+        full
+    }
+
+    /// The content of a regular file of at most `limit` bytes; links are followed.
+    pub fn read(&self, path: &Path, limit: usize) -> Result<Vec<u8>> {
+        let full = self.path(path);
+        read(&full, limit).map_err(|error| failed(&full, error))?
+    }
+
+    /// The same, or `None` where there is no such file.
+    pub fn read_optional(&self, path: &Path, limit: usize) -> Result<Option<Vec<u8>>> {
+        let full = self.path(path);
+        match read(&full, limit) {
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(failed(&full, error)),
+            Ok(content) => content.map(Some),
+        }
+    }
+
+    /// Puts a whole file in place of what was there: readers see the old bytes or the new ones,
+    /// and so does the next start after a power cut.
+    pub fn write_atomic(&self, path: &Path, bytes: &[u8], access: Access) -> Result<()> {
+        let place = self.place(path)?;
+        let temporary = place.temporary();
+        temporary.unlink()?;
+        let written = temporary.create(bytes, access);
+        if let Err(error) = written.and_then(|()| temporary.rename(&place)) {
+            // The first error is the one to tell; what stays is removed by the next write.
+            temporary.unlink().ok();
+            return Err(error);
+        }
+        place.fsync_dir()
+    }
+
+    /// Makes a file that must not exist yet and fsyncs it, but not its directory: for files of
+    /// a directory that nobody looks at before all of them are there.
+    pub fn write_new(&self, path: &Path, bytes: &[u8], access: Access) -> Result<()> {
+        self.place(path)?.create(bytes, access)
+    }
+
+    /// Sees to it that the directory exists, is a real one of ours, and has this access; missing
+    /// parents are made for everyone to read.
+    pub fn make_dir(&self, path: &Path, access: Access) -> Result<()> {
+        let parent = path.parent().filter(|parent| parent.parent().is_some());
+        if let Some(parent) = parent
+            && self.stat(parent)?.is_none()
+        {
+            self.make_dir(parent, Access::PUBLIC_DIR)?;
+        }
+        self.place(path)?.make_dir(access)
+    }
+
+    /// Makes the names in a directory durable.
+    pub fn fsync_dir(&self, path: &Path) -> Result<()> {
+        let full = self.path(path);
+        checkpoint(&full)?;
+        let dir = open_dir(&full)?;
+        rustix::fs::fsync(dir).map_err(|error| failed(&full, error))
+    }
+
+    /// Points the link `name` in `dir` to `target` in one step and makes that durable.
+    pub fn swap_link(&self, dir: &Path, name: &str, target: &str) -> Result<()> {
+        let link = self.place(&dir.join(name))?;
+        let temporary = link.temporary();
+        temporary.unlink()?;
+        temporary.symlink(target)?;
+        temporary.rename(&link)?;
+        link.fsync_dir()
+    }
+
+    /// Renames within one directory; what stood at the new name is replaced if the kernel lets
+    /// it. The directory has to be fsynced afterwards.
+    pub fn rename(&self, from: &Path, name: &str) -> Result<()> {
+        let from = self.place(from)?;
+        from.rename(&from.sibling(OsStr::new(name)))
+    }
+
+    /// Removes a file or link; one that is gone already is what was wanted.
+    pub fn unlink(&self, path: &Path) -> Result<()> {
+        self.place(path)?.unlink()
+    }
+
+    /// Removes an empty directory; one that is gone already is what was wanted.
+    pub fn remove_dir(&self, path: &Path) -> Result<()> {
+        self.place(path)?.remove(AtFlags::REMOVEDIR)
+    }
+
+    /// Where a link points, or `None` where there is none. What is not a link is an error.
+    pub fn read_link(&self, path: &Path) -> Result<Option<String>> {
+        let full = self.path(path);
+        match rustix::fs::readlinkat(CWD, &full, Vec::new()) {
+            Ok(target) => Ok(Some(target.to_string_lossy().into_owned())),
+            Err(Errno::NOENT) => Ok(None),
+            Err(Errno::INVAL) => Err(Error::new(Code::Foreign, "not a symbolic link")
+                .at(full.display())
+                .advise(format!("move it away: mv {0} {0}.away", full.display()))),
+            Err(error) => Err(failed(&full, error)),
+        }
+    }
+
+    /// What stands at a path, links not followed; `None` where nothing does.
+    pub fn stat(&self, path: &Path) -> Result<Option<Stat>> {
+        let full = self.path(path);
+        match rustix::fs::statat(CWD, &full, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(Stat::from(stat))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(failed(&full, error)),
+        }
+    }
+
+    /// What a directory holds, sorted by name; nothing where there is no such directory.
+    pub fn list(&self, path: &Path) -> Result<Vec<Entry>> {
+        if self.stat(path)?.is_none() {
+            return Ok(Vec::new());
+        }
+        let full = self.path(path);
+        let mut entries =
+            entries(&open_dir(&full)?, LIST_LIMIT).map_err(|error| failed(&full, error))?;
+        if entries.len() > LIST_LIMIT {
+            let text = format!("holds more than {LIST_LIMIT} entries");
+            return Err(Error::new(Code::Foreign, text)
+                .at(full.display())
+                .advise("move away what nodeagent did not write"));
+        }
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
+    }
+
+    fn place(&self, path: &Path) -> Result<Place> {
+        Place::open(self.path(path))
+    }
+}
+
+/// The user that owns what we write.
+pub fn own_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// Whether a name is that of a file or link in the making, left by a crash.
+pub fn is_temporary(name: &str) -> bool {
+    name.starts_with('.') && name.ends_with(TEMPORARY)
+}
+
+impl From<rustix::fs::Stat> for Stat {
+    fn from(stat: rustix::fs::Stat) -> Stat {
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => FileKind::File,
+            FileType::Directory => FileKind::Directory,
+            FileType::Symlink => FileKind::Link,
+            _ => FileKind::Other,
+        };
+        Stat {
+            kind,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            mode: stat.st_mode & 0o7777,
+            links: stat.st_nlink,
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+        }
+    }
+}
+
+fn entries(dir: &OwnedFd, limit: usize) -> std::result::Result<Vec<Entry>, Errno> {
+    let mut found = Vec::new();
+    for entry in Dir::read_from(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name.to_bytes() == b"." || name.to_bytes() == b".." {
+            continue;
+        }
+        let stat = match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => continue,
+            other => other?,
+        };
+        found.push(Entry {
+            name: name.to_string_lossy().into_owned(),
+            stat: stat.into(),
+        });
+        if found.len() > limit {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+/// Opening does not wait for the writer of a pipe that stands where a file belongs.
+fn read(full: &Path, limit: usize) -> std::result::Result<Result<Vec<u8>>, Errno> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = File::from(rustix::fs::openat(CWD, full, flags, Mode::empty())?);
+    let stat = Stat::from(rustix::fs::fstat(&file)?);
+    let corrupt = |text: String| Ok(Err(Error::new(Code::Disk, text).at(full.display())));
+    if stat.kind != FileKind::File {
+        return corrupt("not a regular file".to_owned());
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(stat.size).unwrap_or(0).min(limit) + 1);
+    let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
+    file.take(most).read_to_end(&mut bytes).map_err(errno)?;
+    if bytes.len() > limit {
+        return corrupt(format!("larger than {limit} bytes"));
+    }
+    Ok(Ok(bytes))
+}
+
+fn errno(error: std::io::Error) -> Errno {
+    Errno::from_io_error(&error).unwrap_or(Errno::IO)
+}
+
+#[cfg(test)]
+#[path = "files/tests.rs"]
+mod tests;
