@@ -6,3 +6,6 @@ pub mod clock;
 pub mod pki;
 pub mod proxy;
 pub mod server;
+pub mod peer;
+pub mod setup;
+pub mod vault;

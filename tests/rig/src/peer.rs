@@ -1,0 +1,3 @@
+//! The real peers: programs that are built once from pinned sources and run by the rig.
+
+pub mod vault;

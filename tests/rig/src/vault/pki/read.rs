@@ -1,0 +1,77 @@
+//! What a mount hands out to anyone: its authority's certificate and chain, raw and as JSON, and
+//! the certificates that it remembers.
+
+use serde_json::json;
+
+use super::super::answer::{Operation, Refusal, Reply};
+use super::{Pki, Request};
+
+const PEM: &str = "application/pem-certificate-chain";
+const DER: &str = "application/pkix-cert";
+
+impl Pki {
+    pub(super) fn read(&self, request: &Request<'_>) -> Result<Reply, Refusal> {
+        let segments: Vec<&str> = request.path.split('/').collect();
+        match segments.as_slice() {
+            ["ca", "pem"] => self.raw("default", PEM),
+            // Vault serves PEM here although the type says otherwise.
+            ["ca_chain"] => self.raw("default", DER),
+            ["issuer", reference, "pem"] => self.raw(reference, PEM),
+            ["ca"] => Ok(Reply::Raw(200, DER, self.find("default")?.der.clone())),
+            ["issuer", reference, "json"] => {
+                let issuer = self.find(reference)?;
+                Ok(Reply::data(json!({
+                    "ca_chain": [format!("{}\n", issuer.pem)],
+                    "certificate": format!("{}\n", issuer.pem),
+                    "issuer_id": issuer.id,
+                    "issuer_name": issuer.name,
+                })))
+            }
+            ["cert", "ca" | "ca_chain"] => self.authority(),
+            ["cert", serial] if !serial.is_empty() => Ok(self.certificate(serial)),
+            ["issuers"] | ["issuers", ""] if request.operation == Operation::List => {
+                Ok(self.issuers())
+            }
+            ["certs"] | ["certs", ""] if request.operation == Operation::List => {
+                Ok(Reply::Keys(self.issued.keys().cloned().collect()))
+            }
+            _ => Err(Refusal::unsupported_path()),
+        }
+    }
+
+    fn raw(&self, reference: &str, content_type: &'static str) -> Result<Reply, Refusal> {
+        if self.issuers.is_empty() {
+            return Ok(Reply::Raw(204, "", Vec::new()));
+        }
+        let pem = self.find(reference)?.pem.clone();
+        Ok(Reply::Raw(200, content_type, pem.into_bytes()))
+    }
+
+    fn authority(&self) -> Result<Reply, Refusal> {
+        let missing = |_| {
+            Refusal::bad(
+                "error fetching CA certificate: unable to find PKI issuer for reference: default",
+            )
+        };
+        let pem = &self.find("default").map_err(missing)?.pem;
+        let data = json!({ "certificate": pem, "ca_chain": pem, "revocation_time": 0 });
+        Ok(Reply::data(data))
+    }
+
+    fn certificate(&self, serial: &str) -> Reply {
+        let serial = serial.replace('-', ":").to_lowercase();
+        let Some(issued) = self.issued.get(&serial) else {
+            return Reply::Absent;
+        };
+        let (seconds, text) = match issued.revoked {
+            Some(at) => (at.as_second(), at.to_string()),
+            None => (0, String::new()),
+        };
+        Reply::data(json!({
+            "certificate": format!("{}\n", issued.pem),
+            "issuer_id": issued.issuer,
+            "revocation_time": seconds,
+            "revocation_time_rfc3339": text,
+        }))
+    }
+}
