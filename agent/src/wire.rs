@@ -1,1 +1,6 @@
 //! The network: one file per service, each knows its protocol and nothing of ours. Layer 1.
+
+pub mod http;
+pub mod imds;
+pub mod tls;
+pub mod vault;

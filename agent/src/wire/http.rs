@@ -1,0 +1,276 @@
+//! The one place that builds HTTP clients. Everything that can go on for ever or grow without
+//! bound in a client of the shelf has its limit here: the connection, the whole exchange (name
+//! resolution included, which can hang in the C library), the size of the answer, the redirects,
+//! the idle connections. Nothing is tried twice: whoever calls knows whether that is safe.
+
+use std::error::Error as Cause;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::LOCATION;
+use http::uri::{Scheme, Uri};
+use http::{Request, Response, StatusCode};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{CertificateError, ClientConfig, RootCertStore};
+
+use crate::error::{Code, Context, Error, Result};
+
+/// How long an unused connection is kept: long enough for the calls of one log-in and the
+/// certificates after it, so short that an idle agent holds no socket.
+const IDLE: Duration = Duration::from_secs(20);
+
+/// A standby Vault names the active one, which may have changed meanwhile: two, then it is a loop.
+const REDIRECTS: usize = 2;
+
+/// What one exchange may cost.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Until the connection stands, name resolution and TLS included.
+    pub connect: Duration,
+    /// From the call to the last byte of the answer, redirects included.
+    pub total: Duration,
+    /// Bytes of an answer.
+    pub body: usize,
+}
+
+/// Whom a client believes.
+#[derive(Clone, Debug)]
+pub enum Trust {
+    /// Servers whose certificate leads to one of these roots (PEM), and no other.
+    Pinned(Vec<u8>),
+    /// Nobody: for plain HTTP. An `https` address fails with it.
+    Plain,
+}
+
+/// Who is on the other side: the codes for its troubles.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    /// It does not answer: refused, timed out, cut, not trusted.
+    pub unreachable: Code,
+    /// It answers what is no HTTP, or more than the limit.
+    pub failing: Code,
+}
+
+/// A client with limits. Clones share the connections.
+#[derive(Clone)]
+pub struct Http {
+    client: reqwest::Client,
+    limits: Limits,
+    peer: Peer,
+}
+
+impl fmt::Debug for Http {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Http")
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Http {
+    /// Builds a client. No proxy of the environment is used: a proxy must see neither the token
+    /// nor the metadata address, and a variable of a shell must not redirect a daemon.
+    pub fn new(limits: Limits, trust: &Trust, peer: Peer) -> Result<Http> {
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls(trust)?)
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .referer(false)
+            .connect_timeout(limits.connect)
+            .pool_idle_timeout(IDLE)
+            .user_agent(concat!("nodeagent/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| Error::new(Code::Bug, format!("no HTTP client: {error}")))?;
+        Ok(Http {
+            client,
+            limits,
+            peer,
+        })
+    }
+
+    /// Sends a request and reads the answer, whatever its status, to the end.
+    pub async fn send(&self, mut request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>> {
+        for value in request.headers_mut().values_mut() {
+            // Tokens travel in headers, and a sensitive value is not shown by Debug.
+            value.set_sensitive(true);
+        }
+        let place = place(request.uri());
+        let total = self.limits.total;
+        match tokio::time::timeout(total, self.follow(request)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(self
+                .unreachable(format!("no answer within {total:?}"))
+                .at(place)),
+        }
+    }
+
+    /// Follows redirects that keep method and body, from https to https only: the next server
+    /// too has to prove itself to the pinned authority before it is shown the token.
+    async fn follow(&self, mut request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>> {
+        let first = place(request.uri());
+        for _ in 0..REDIRECTS {
+            let answer = self.exchange(request.clone()).await?;
+            let Some(next) = redirect(request.uri(), &answer) else {
+                return Ok(answer);
+            };
+            *request.uri_mut() = next;
+        }
+        self.exchange(request)
+            .await
+            .during(format!("redirected from {first}"))
+    }
+
+    async fn exchange(&self, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>> {
+        let place = place(request.uri());
+        self.exchange_at(request).await.at(place)
+    }
+
+    async fn exchange_at(&self, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>> {
+        let request = reqwest::Request::try_from(request)
+            .map_err(|error| Error::new(Code::Bug, format!("no request: {}", cause(&error))))?;
+        let sent = self.client.execute(request).await;
+        let mut answer = sent.map_err(|error| self.broken(&error))?;
+        let mut whole = Response::new(Vec::new());
+        *whole.status_mut() = answer.status();
+        *whole.headers_mut() = std::mem::take(answer.headers_mut());
+        let body = whole.body_mut();
+        while let Some(part) = answer.chunk().await.map_err(|error| self.broken(&error))? {
+            if body.len() + part.len() > self.limits.body {
+                let text = format!("the answer is longer than {} bytes", self.limits.body);
+                return Err(Error::new(self.peer.failing, text));
+            }
+            body.extend_from_slice(&part);
+        }
+        Ok(whole)
+    }
+
+    fn unreachable(&self, text: String) -> Error {
+        Error::new(self.peer.unreachable, text)
+    }
+
+    fn broken(&self, error: &reqwest::Error) -> Error {
+        if error.is_timeout() {
+            return self.unreachable(format!("no connection within {:?}", self.limits.connect));
+        }
+        let cause = cause(error);
+        if cause.starts_with("invalid HTTP") {
+            let text = format!("the answer is no HTTP ({cause})");
+            return Error::new(self.peer.failing, text);
+        }
+        self.unreachable(cause)
+    }
+}
+
+/// The TLS side of a client: the roots that are given and nothing of the system's.
+fn tls(trust: &Trust) -> Result<ClientConfig> {
+    let roots = match trust {
+        Trust::Pinned(pem) => roots(pem)?,
+        Trust::Plain => RootCertStore::empty(),
+    };
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Error::new(Code::Bug, format!("no TLS: {error}")))?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
+}
+
+fn roots(pem: &[u8]) -> Result<RootCertStore> {
+    let bad = |text: String| {
+        Error::new(Code::CertificateBad, text).advise(
+            "put the PEM certificate of the authority that signs this server's certificate there",
+        )
+    };
+    let mut roots = RootCertStore::empty();
+    for (index, certificate) in CertificateDer::pem_slice_iter(pem).enumerate() {
+        let number = index + 1;
+        let certificate = certificate
+            .map_err(|error| bad(format!("certificate {number} of the bundle: {error}")))?;
+        roots
+            .add(certificate)
+            .map_err(|error| bad(format!("certificate {number} of the bundle: {error}")))?;
+    }
+    if roots.is_empty() {
+        return Err(bad("the bundle of authorities holds no certificate".into()));
+    }
+    Ok(roots)
+}
+
+/// Where a 307 or 308 leads, if it may be followed.
+fn redirect(from: &Uri, answer: &Response<Vec<u8>>) -> Option<Uri> {
+    let keeps_method = [
+        StatusCode::TEMPORARY_REDIRECT,
+        StatusCode::PERMANENT_REDIRECT,
+    ];
+    if !keeps_method.contains(&answer.status()) {
+        return None;
+    }
+    let location = answer.headers().get(LOCATION)?.to_str().ok()?;
+    let next: Uri = location.parse().ok()?;
+    let https = |uri: &Uri| uri.scheme() == Some(&Scheme::HTTPS);
+    let plain_authority = !next.authority()?.as_str().contains('@');
+    (https(from) && https(&next) && plain_authority).then_some(next)
+}
+
+/// The address of a request without its query and without credentials.
+pub fn place(uri: &Uri) -> String {
+    let scheme = uri.scheme_str().unwrap_or("http");
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    let host = authority.rsplit('@').next().unwrap_or(authority);
+    format!("{scheme}://{host}{}", uri.path())
+}
+
+/// The innermost cause of an error in plain words; the layers above it only say "failed".
+pub(super) fn cause(error: &(dyn Cause + 'static)) -> String {
+    let mut current = error;
+    loop {
+        if let Some(tls) = current.downcast_ref::<rustls::Error>() {
+            return untrusted(tls);
+        }
+        // The source of an I/O error skips the error that it wraps, so that one is asked for.
+        if let Some(io) = current.downcast_ref::<std::io::Error>() {
+            match io.get_ref() {
+                Some(inner) => current = inner,
+                None => return system(io),
+            }
+            continue;
+        }
+        match current.source() {
+            Some(inner) => current = inner,
+            None => return current.to_string(),
+        }
+    }
+}
+
+/// `connection refused` rather than `Connection refused (os error 111)`.
+fn system(error: &std::io::Error) -> String {
+    let kind = error.kind().to_string();
+    let known = error.raw_os_error().is_some() && kind != "uncategorized error";
+    if known { kind } else { error.to_string() }
+}
+
+fn untrusted(error: &rustls::Error) -> String {
+    let rustls::Error::InvalidCertificate(reason) = error else {
+        return format!("TLS: {error}");
+    };
+    match reason {
+        CertificateError::UnknownIssuer => {
+            "certificate not trusted: no authority of the pinned bundle signed it".into()
+        }
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            "certificate not trusted: it has expired (or the local clock is ahead)".into()
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "certificate not trusted: it is not valid yet (or the local clock is behind)".into()
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            "certificate not trusted: it does not name the host of this address".into()
+        }
+        other => format!("certificate not trusted: {other}"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,1 @@
+//! Tests of this module come with the next commit.

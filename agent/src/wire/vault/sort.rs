@@ -1,0 +1,487 @@
+//! What Vault's refusals mean: one pure function over one table. The status alone cannot be
+//! trusted (AWS throttling is a 400, a signature that does not verify a 500, a token that is
+//! gone and a policy that forbids are both 403), so the texts of a real Vault 1.21 decide first,
+//! and the status only where no text is known.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::error::{Code, Error};
+
+/// Which call was refused, and what its advice has to name.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Call<'a> {
+    /// `auth/<mount>/login`.
+    Login {
+        mount: &'a str,
+        role: &'a str,
+        instance: &'a str,
+    },
+    /// `auth/token/lookup-self`.
+    Lookup,
+    /// `auth/token/renew-self`.
+    Renew,
+    /// `auth/token/revoke-self`.
+    Revoke,
+    /// `<mount>/sign/<role>`.
+    Sign { mount: &'a str, role: &'a str },
+    /// `sys/health`.
+    Health,
+}
+
+/// An answer, as far as it matters.
+#[derive(Clone)]
+pub(super) struct Reply {
+    pub(super) status: u16,
+    pub(super) content_type: String,
+    pub(super) retry_after: Option<u64>,
+    pub(super) location: Option<String>,
+    pub(super) body: Vec<u8>,
+}
+
+impl Call<'_> {
+    /// The frame of every error of this call.
+    pub(super) fn place(&self) -> String {
+        format!("vault {}", self.path())
+    }
+
+    fn path(&self) -> String {
+        match self {
+            Call::Login { mount, .. } => format!("auth/{mount}/login"),
+            Call::Lookup => "auth/token/lookup-self".into(),
+            Call::Renew => "auth/token/renew-self".into(),
+            Call::Revoke => "auth/token/revoke-self".into(),
+            Call::Sign { mount, role } => format!("{mount}/sign/{role}"),
+            Call::Health => "sys/health".into(),
+        }
+    }
+}
+
+impl Reply {
+    /// Whether it is a success that Vault gave: a login page with 200 is none.
+    pub(super) fn is_success(&self) -> bool {
+        match self.status {
+            200 => self.is_json(),
+            204 => self.body.is_empty(),
+            _ => false,
+        }
+    }
+
+    /// Whether it comes from Vault rather than from something before it.
+    pub(super) fn is_vaults(&self) -> bool {
+        #[derive(Deserialize)]
+        struct Mark {
+            errors: Option<Vec<String>>,
+            request_id: Option<String>,
+            initialized: Option<bool>,
+        }
+        let mark: Option<Mark> = serde_json::from_slice(&self.body).ok();
+        self.is_json()
+            && mark.is_some_and(|mark| {
+                mark.errors.is_some() || mark.request_id.is_some() || mark.initialized.is_some()
+            })
+    }
+
+    fn is_json(&self) -> bool {
+        self.content_type.starts_with("application/json")
+    }
+
+    /// Vault's own words, if this is an error of Vault's.
+    fn errors(&self) -> Option<Vec<String>> {
+        #[derive(Deserialize)]
+        struct Errors {
+            errors: Vec<String>,
+        }
+        let body: Errors = serde_json::from_slice(&self.body).ok()?;
+        self.is_json().then_some(body.errors)
+    }
+}
+
+/// The calls that a rule is about.
+#[derive(Clone, Copy)]
+enum On {
+    Any,
+    Login,
+    Renew,
+    Sign,
+}
+
+impl On {
+    fn matches(self, call: &Call<'_>) -> bool {
+        match self {
+            On::Any => true,
+            On::Login => matches!(call, Call::Login { .. }),
+            On::Renew => matches!(call, Call::Renew),
+            On::Sign => matches!(call, Call::Sign { .. }),
+        }
+    }
+}
+
+/// One line of the table; zero matches any status, the empty text any text.
+struct Rule(On, u16, &'static str, Code, Advice);
+
+type Advice = fn(&Call<'_>) -> Option<String>;
+
+/// The first line that matches decides. Texts are those of vault-1.21.0 on the wire.
+const TABLE: &[Rule] = &[
+    // Load, at Vault or at AWS behind it. First, because AWS puts its words into other errors.
+    Rule(On::Any, 429, "", Code::VaultThrottled, nothing),
+    Rule(
+        On::Any,
+        0,
+        "RequestLimitExceeded",
+        Code::VaultThrottled,
+        nothing,
+    ),
+    Rule(On::Any, 0, "Throttling", Code::VaultThrottled, nothing),
+    Rule(On::Any, 0, "Rate exceeded", Code::VaultThrottled, nothing),
+    Rule(On::Renew, 502, "", Code::VaultThrottled, nothing),
+    // The server.
+    Rule(On::Any, 503, "Vault is sealed", Code::VaultSealed, unseal),
+    Rule(
+        On::Any,
+        0,
+        "Vault is not initialized",
+        Code::VaultSealed,
+        unseal,
+    ),
+    // The access list of the ec2 log-in.
+    Rule(
+        On::Login,
+        400,
+        "client nonce mismatch",
+        Code::NonceMismatch,
+        foreign_nonce,
+    ),
+    Rule(
+        On::Login,
+        400,
+        "reauthentication is disabled",
+        Code::ReauthenticationDisabled,
+        locked,
+    ),
+    Rule(
+        On::Login,
+        400,
+        "instance meta-data is older",
+        Code::DocumentOutdated,
+        outdated,
+    ),
+    Rule(On::Login, 400, "parsing time", Code::LoginRefused, poisoned),
+    // EC2's answer about the instance. Some of it passes by itself: a fresh instance is pending
+    // for seconds and unknown to some of EC2's servers for longer.
+    Rule(
+        On::Login,
+        400,
+        "not in 'running' state",
+        Code::VaultFailing,
+        nothing,
+    ),
+    Rule(
+        On::Login,
+        400,
+        "InvalidInstanceID.NotFound",
+        Code::VaultFailing,
+        wrong_region,
+    ),
+    Rule(
+        On::Login,
+        400,
+        "no STS configuration found",
+        Code::LoginRefused,
+        account,
+    ),
+    Rule(
+        On::Login,
+        400,
+        "UnauthorizedOperation",
+        Code::LoginRefused,
+        vaults_rights,
+    ),
+    Rule(
+        On::Login,
+        400,
+        "AccessDenied",
+        Code::LoginRefused,
+        vaults_rights,
+    ),
+    Rule(
+        On::Login,
+        400,
+        "AuthFailure",
+        Code::LoginRefused,
+        vaults_rights,
+    ),
+    Rule(
+        On::Login,
+        400,
+        "failed to verify instance ID",
+        Code::VaultFailing,
+        nothing,
+    ),
+    // The role.
+    Rule(
+        On::Login,
+        400,
+        "entry for role",
+        Code::LoginRefused,
+        make_login_role,
+    ),
+    Rule(
+        On::Login,
+        400,
+        "auth method ec2 not allowed",
+        Code::LoginRefused,
+        make_login_role,
+    ),
+    Rule(
+        On::Login,
+        400,
+        "Error validating instance",
+        Code::LoginRefused,
+        widen_login_role,
+    ),
+    Rule(
+        On::Login,
+        400,
+        "does not satisfy the constraint",
+        Code::LoginRefused,
+        widen_login_role,
+    ),
+    Rule(
+        On::Login,
+        500,
+        "IAM instance profile",
+        Code::LoginRefused,
+        widen_login_role,
+    ),
+    Rule(
+        On::Login,
+        500,
+        "missing tag with key",
+        Code::LoginRefused,
+        widen_login_role,
+    ),
+    Rule(On::Login, 403, "", Code::LoginRefused, no_login_mount),
+    // The signature of the document, a 500 each.
+    Rule(
+        On::Login,
+        500,
+        "signer",
+        Code::LoginRefused,
+        document_signer,
+    ),
+    Rule(
+        On::Login,
+        500,
+        "Message digest mismatch",
+        Code::LoginRefused,
+        document_signer,
+    ),
+    Rule(
+        On::Login,
+        500,
+        "verification",
+        Code::LoginRefused,
+        document_signer,
+    ),
+    Rule(
+        On::Login,
+        500,
+        "unsupported algorithm",
+        Code::LoginRefused,
+        document_signer,
+    ),
+    Rule(
+        On::Login,
+        500,
+        "failed to decode the PEM",
+        Code::LoginRefused,
+        document_signer,
+    ),
+    Rule(
+        On::Login,
+        500,
+        "failed to parse the BER",
+        Code::LoginRefused,
+        document_signer,
+    ),
+    // The token.
+    Rule(On::Any, 403, "invalid token", Code::TokenInvalid, nothing),
+    Rule(On::Any, 403, "bad token", Code::TokenInvalid, nothing),
+    Rule(On::Any, 403, "", Code::PolicyDenied, policy),
+    Rule(
+        On::Renew,
+        400,
+        "not renewable",
+        Code::TokenNotRenewable,
+        nothing,
+    ),
+    Rule(
+        On::Renew,
+        400,
+        "batch tokens cannot be renewed",
+        Code::TokenNotRenewable,
+        nothing,
+    ),
+    Rule(
+        On::Renew,
+        0,
+        "past the max TTL",
+        Code::TokenNotRenewable,
+        nothing,
+    ),
+    // Renewing asks EC2 again: trouble on the way there passes, its no does not.
+    Rule(On::Renew, 500, "RequestError", Code::VaultFailing, nothing),
+    Rule(
+        On::Renew,
+        500,
+        "RequestCanceled",
+        Code::VaultFailing,
+        nothing,
+    ),
+    Rule(On::Renew, 500, "InternalError", Code::VaultFailing, nothing),
+    Rule(On::Renew, 500, "Unavailable", Code::VaultFailing, nothing),
+    Rule(
+        On::Renew,
+        500,
+        "failed to renew entry",
+        Code::TokenNotRenewable,
+        nothing,
+    ),
+    Rule(On::Renew, 400, "", Code::TokenNotRenewable, nothing),
+    // The certificate.
+    Rule(
+        On::Sign,
+        400,
+        "beyond the expiration of the CA",
+        Code::AuthorityEnding,
+        authority,
+    ),
+    Rule(
+        On::Sign,
+        400,
+        "unknown role",
+        Code::RoleRefused,
+        make_pki_role,
+    ),
+    Rule(On::Sign, 400, "", Code::RoleRefused, widen_pki_role),
+    Rule(On::Sign, 404, "", Code::RoleRefused, no_pki_mount),
+    Rule(On::Sign, 405, "", Code::RoleRefused, no_pki_mount),
+    // What else is said to a log-in is said about it.
+    Rule(On::Login, 400, "", Code::LoginRefused, nothing),
+    Rule(On::Login, 404, "", Code::LoginRefused, no_login_mount),
+    Rule(On::Login, 405, "", Code::LoginRefused, no_login_mount),
+];
+
+/// The error that an answer is.
+pub(super) fn sort(call: &Call<'_>, reply: &Reply) -> Error {
+    let wait = reply.retry_after.map(Duration::from_secs);
+    let Some(errors) = reply.errors() else {
+        return not_vaults(reply).retry_after(wait);
+    };
+    let said = fold(&errors);
+    let text = match said.as_str() {
+        "" => reply.status.to_string(),
+        said => format!("{} {}", reply.status, shorten(said)),
+    };
+    let matches = |rule: &&Rule| {
+        let Rule(on, status, text, _, _) = rule;
+        on.matches(call) && [0, reply.status].contains(status) && said.contains(text)
+    };
+    let (code, advice) = match TABLE.iter().find(matches) {
+        Some(Rule(_, _, _, code, advice)) => (*code, advice(call)),
+        None => (Code::VaultFailing, None),
+    };
+    let error = Error::new(code, text).retry_after(wait);
+    match advice {
+        Some(advice) => error.advise(advice),
+        None => error,
+    }
+}
+
+/// An answer of something before Vault, or of Vault without words.
+fn not_vaults(reply: &Reply) -> Error {
+    let status = reply.status;
+    if let Some(location) = &reply.location {
+        // A redirect that was not followed: from plain HTTP, to it, or once too often.
+        let to = location
+            .parse()
+            .map_or_else(|_| "?".into(), |uri| super::super::http::place(&uri));
+        return Error::new(Code::VaultFailing, format!("{status} redirect to {to}"))
+            .advise("set the address to the one that Vault redirects to, with https");
+    }
+    let kind = match reply.content_type.split(';').next().unwrap_or_default() {
+        "" => "no content type".to_owned(),
+        kind => shorten(&clean(kind)),
+    };
+    let start = String::from_utf8_lossy(&reply.body);
+    if status == 400 && start.contains("HTTP request to an HTTPS server") {
+        return Error::new(Code::VaultFailing, "400 this port of Vault speaks TLS")
+            .advise("write the address of Vault with https://");
+    }
+    let code = match status {
+        429 => Code::VaultThrottled,
+        _ => Code::VaultFailing,
+    };
+    Error::new(
+        code,
+        format!("{status} with {kind}, which is no answer of Vault"),
+    )
+    .advise("look at what stands between the node and Vault: a proxy, a load balancer")
+}
+
+/// Vault's words in one line: `2 errors occurred:\n\t* a\n\t* b` becomes `a, b`.
+fn fold(errors: &[String]) -> String {
+    let mut parts = Vec::new();
+    for error in errors {
+        let items: Vec<&str> = error.split("\n\t* ").collect();
+        let counted = items.len() > 1 && items[0].ends_with("occurred:");
+        parts.extend(
+            items
+                .iter()
+                .skip(usize::from(counted))
+                .map(|item| clean(item)),
+        );
+    }
+    parts.retain(|part| !part.is_empty());
+    parts.join(", ")
+}
+
+/// White space folded, control characters dropped, what looks like a token blackened.
+fn clean(text: &str) -> String {
+    let text = text.replace(
+        |letter: char| letter.is_control() || letter.is_whitespace(),
+        " ",
+    );
+    let words = text.split(' ').filter(|word| !word.is_empty());
+    let words: Vec<&str> = words
+        .map(|word| if is_token(word) { "***" } else { word })
+        .collect();
+    words.join(" ")
+}
+
+/// Vault's tokens since 1.10 are `hvs.`, `hvb.` and `hvr.` with 24 letters or more.
+fn is_token(word: &str) -> bool {
+    ["hvs.", "hvb.", "hvr."].iter().any(|start| {
+        let place = word.find(start);
+        place.is_some_and(|place| word.len() - place > 24)
+    })
+}
+
+/// Enough of a text for a status screen; an AWS error can be a page.
+fn shorten(text: &str) -> String {
+    const LONGEST: usize = 300;
+    if text.chars().count() <= LONGEST {
+        return text.to_owned();
+    }
+    let start: String = text.chars().take(LONGEST).collect();
+    format!("{start}…")
+}
+
+mod advice;
+use advice::*;
+
+#[cfg(test)]
+mod tests;
