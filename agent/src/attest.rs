@@ -3,12 +3,16 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Code, Error, Result};
+use crate::host::files::Root;
+use crate::wire::imds::Imds;
 use crate::wire::vault::Login;
 
 pub mod aws;
@@ -90,6 +94,38 @@ impl FromStr for Provider {
             Error::new(Code::Config, format!("{text:?} is no provider"))
                 .advise(format!("write one of: {}", names.join(", ")))
         })
+    }
+}
+
+/// What an attestor is made of; a provider takes what it needs.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Which cloud.
+    pub provider: Provider,
+    /// Where all paths start.
+    pub root: Root,
+    /// The auth mount in Vault.
+    pub mount: String,
+    /// The login role at that mount.
+    pub role: String,
+    /// The metadata service's base URL.
+    pub imds: String,
+    /// A nonce that another agent left, taken if there is none of ours.
+    pub import_nonce: Option<PathBuf>,
+}
+
+/// The attestor of a cloud; nothing is asked yet.
+pub fn attestor(options: Options) -> Result<Arc<dyn Attestor>> {
+    match options.provider {
+        Provider::Aws => {
+            let imds = Imds::new(&options.imds, crate::wire::imds::LIMITS)?;
+            let aws = aws::AwsOptions {
+                mount: options.mount,
+                role: options.role,
+                import: options.import_nonce,
+            };
+            Ok(Arc::new(aws::Aws::new(imds, options.root, aws)))
+        }
     }
 }
 

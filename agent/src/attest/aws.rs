@@ -3,11 +3,11 @@
 //! the nonce is known to this agent alone.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use async_trait::async_trait;
 
-use super::nonce::Nonces;
+use super::nonce;
 use super::{Attestor, Evidence, Identity};
 use crate::error::{Context, Result};
 use crate::host::files::Root;
@@ -21,8 +21,6 @@ pub struct AwsOptions {
     pub mount: String,
     /// The login role.
     pub role: String,
-    /// Where the nonces are: [`super::nonce::DIRECTORY`] but for tests.
-    pub nonces: PathBuf,
     /// The nonce file of another agent, taken if there is none of ours yet.
     pub import: Option<PathBuf>,
 }
@@ -59,13 +57,12 @@ impl Attestor for Aws {
         let signed = self.imds.signed_document().await;
         let signed = signed.during("reading the instance identity")?;
         let identity = Identity::from(signed.document);
-        let nonces = Nonces {
-            directory: &self.options.nonces,
-            import: self.options.import.as_deref().map(Path::new),
-        };
         // On disk before Vault hears of it: a nonce that Vault has and we forgot locks us out.
-        let nonce = nonces
-            .obtain(&self.root, &self.options.mount, &identity.instance_id)
+        let owner = nonce::Owner {
+            mount: &self.options.mount,
+            instance: &identity.instance_id,
+        };
+        let nonce = nonce::obtain(&self.root, owner, self.options.import.as_deref())
             .during("reading the client nonce")?;
         let login = Login::Ec2 {
             role: self.options.role.clone(),

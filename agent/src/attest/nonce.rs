@@ -26,57 +26,52 @@ const RANDOM_BYTES: usize = 32;
 /// The most that is read of a file; one that is longer is no nonce anyway.
 const READ_LIMIT: usize = 4096;
 
-/// Where nonces are kept and where one may come from.
+/// Whose nonce it is, for Vault.
 #[derive(Clone, Copy, Debug)]
-pub struct Nonces<'a> {
-    /// Where they are kept: [`DIRECTORY`] on a node.
-    pub directory: &'a Path,
-    /// The file in which another agent left its nonce.
-    pub import: Option<&'a Path>,
+pub struct Owner<'a> {
+    /// The aws auth mount.
+    pub mount: &'a str,
+    /// The instance id.
+    pub instance: &'a str,
 }
 
-impl Nonces<'_> {
-    /// The nonce of an instance at a mount: ours; else the other agent's, made ours; else a new
-    /// one. It is on disk, file and directory fsynced, when this returns.
-    pub fn obtain(&self, root: &Root, mount: &str, instance: &str) -> Result<Secret> {
-        let directory = self.directory.join(name_of(mount));
-        let path = directory.join(name_of(instance));
-        if let Some(bytes) = root.read_optional(&path, READ_LIMIT)? {
-            return ours(&bytes).ok_or_else(|| unusable(root, &path, (mount, instance)));
-        }
-        let nonce = match self.imported(root)? {
-            Some(nonce) => nonce,
-            None => random()?,
-        };
-        root.make_dir(self.directory, Access::PRIVATE_DIR)?;
-        root.make_dir(&directory, Access::PRIVATE_DIR)?;
-        let line = format!("{}\n", nonce.expose());
-        root.write_atomic(&path, line.as_bytes(), Access::PRIVATE)?;
-        Ok(nonce)
+/// The nonce of an instance at a mount: ours; else the one that another agent left at `import`,
+/// made ours; else a new one. It is on disk, file and directory fsynced, when this returns.
+pub fn obtain(root: &Root, owner: Owner<'_>, import: Option<&Path>) -> Result<Secret> {
+    let top = Path::new(DIRECTORY);
+    let directory = top.join(name_of(owner.mount));
+    let path = directory.join(name_of(owner.instance));
+    if let Some(bytes) = root.read_optional(&path, READ_LIMIT)? {
+        return ours(&bytes).ok_or_else(|| unusable(root, &path, owner));
     }
+    let left = import.map(|path| imported(root, path)).transpose();
+    let left = left.during("importing the nonce of another agent")?;
+    let nonce = match left.flatten() {
+        Some(nonce) => nonce,
+        None => random()?,
+    };
+    root.make_dir(top, Access::PRIVATE_DIR)?;
+    root.make_dir(&directory, Access::PRIVATE_DIR)?;
+    let line = format!("{}\n", nonce.expose());
+    root.write_atomic(&path, line.as_bytes(), Access::PRIVATE)?;
+    Ok(nonce)
+}
 
-    /// What another agent left. One that is configured and absent is a node on which that agent
-    /// never ran; one that is there and unreadable is an error, because Vault may know it.
-    fn imported(&self, root: &Root) -> Result<Option<Secret>> {
-        let Some(path) = self.import else {
-            return Ok(None);
-        };
-        let read = root.read_optional(path, READ_LIMIT);
-        let Some(bytes) = read.during("importing the nonce of another agent")? else {
-            return Ok(None);
-        };
-        let text = String::from_utf8(bytes).unwrap_or_default();
-        match usable(text.trim()) {
-            Some(nonce) => Ok(Some(nonce)),
-            None => Err(Error::new(Code::Foreign, "the file holds no nonce")
-                .at(root.path(path).display())
-                .during("importing the nonce of another agent")
-                .advise(format!(
-                    "put the nonce there, 1 to {LONGEST} printable characters, or take the path \
-                     out of the configuration"
-                ))),
-        }
-    }
+/// What another agent left. No file is a node on which that agent never ran; one that is there
+/// and unreadable is an error, because Vault may know what it held.
+fn imported(root: &Root, path: &Path) -> Result<Option<Secret>> {
+    let Some(bytes) = root.read_optional(path, READ_LIMIT)? else {
+        return Ok(None);
+    };
+    let text = String::from_utf8(bytes).unwrap_or_default();
+    usable(text.trim()).map(Some).ok_or_else(|| {
+        Error::new(Code::Foreign, "the file holds no nonce")
+            .at(root.path(path).display())
+            .advise(format!(
+                "put the nonce there, 1 to {LONGEST} printable characters, or take the path out \
+                 of the configuration"
+            ))
+    })
 }
 
 /// Our own file ends with a newline: without it, it is torn.
@@ -113,7 +108,8 @@ fn name_of(text: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-fn unusable(root: &Root, path: &Path, (mount, instance): (&str, &str)) -> Error {
+fn unusable(root: &Root, path: &Path, owner: Owner<'_>) -> Error {
+    let Owner { mount, instance } = owner;
     let place = root.path(path);
     let text = "the file of the client nonce is empty, torn or too long";
     Error::new(Code::Foreign, text)

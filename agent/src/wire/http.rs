@@ -35,6 +35,17 @@ pub struct Limits {
     pub body: usize,
 }
 
+/// For a server on the network whose answers are texts: a megabyte is a hundred times the longest.
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            connect: Duration::from_secs(5),
+            total: Duration::from_secs(30),
+            body: 1 << 20,
+        }
+    }
+}
+
 /// Whom a client believes.
 #[derive(Clone, Debug)]
 pub enum Trust {

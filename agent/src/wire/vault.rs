@@ -35,14 +35,6 @@ use super::http::{Http, Limits, Peer, Trust};
 use crate::error::{Code, Context, Error, Result};
 use crate::secret::Secret;
 
-/// What a call of Vault may cost. Vault itself holds a log-in for up to 90 s while EC2 does not
-/// answer; to wait for that gains nothing. A megabyte is a hundred times the longest answer.
-pub const LIMITS: Limits = Limits {
-    connect: Duration::from_secs(5),
-    total: Duration::from_secs(30),
-    body: 1 << 20,
-};
-
 const PEER: Peer = Peer {
     unreachable: Code::VaultUnreachable,
     failing: Code::VaultFailing,
@@ -60,7 +52,8 @@ pub struct VaultOptions {
     pub ca_pem: Option<Vec<u8>>,
     /// The namespace, in Vault Enterprise and OpenBao.
     pub namespace: Option<String>,
-    /// See [`LIMITS`].
+    /// What a call may cost. Vault itself holds a log-in for up to 90 s while EC2 does not answer;
+    /// to wait for that gains nothing.
     pub limits: Limits,
     /// The clocks.
     pub stamp: Stamp,

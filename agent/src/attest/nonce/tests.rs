@@ -15,17 +15,15 @@ fn node() -> (tempfile::TempDir, Root, PathBuf) {
     (dir, root, file)
 }
 
-fn nonces(import: Option<&Path>) -> Nonces<'_> {
-    Nonces {
-        directory: Path::new(DIRECTORY),
-        import,
-    }
+fn obtain(root: &Root, mount: &str, import: Option<&Path>) -> Result<Secret> {
+    let instance = INSTANCE;
+    super::obtain(root, Owner { mount, instance }, import)
 }
 
 #[test]
 fn a_new_nonce_is_random_private_and_stays() {
     let (_dir, root, file) = node();
-    let first = nonces(None).obtain(&root, "aws", INSTANCE).expect("made");
+    let first = obtain(&root, "aws", None).expect("made");
     assert_eq!(first.expose().len(), 2 * RANDOM_BYTES);
     let mode = |path: &Path| {
         let meta = std::fs::metadata(path).expect("it is there");
@@ -33,7 +31,7 @@ fn a_new_nonce_is_random_private_and_stays() {
     };
     assert_eq!(mode(&file), 0o600);
     assert_eq!(mode(file.parent().expect("a parent")), 0o700);
-    let again = nonces(None).obtain(&root, "aws", INSTANCE).expect("read");
+    let again = obtain(&root, "aws", None).expect("read");
     assert_eq!(again.expose(), first.expose());
 }
 
@@ -41,7 +39,8 @@ fn a_new_nonce_is_random_private_and_stays() {
 fn instances_and_mounts_have_each_their_own() {
     let (_dir, root, _) = node();
     let obtain = |mount, instance| {
-        let nonce = nonces(None).obtain(&root, mount, instance).expect("made");
+        let owner = Owner { mount, instance };
+        let nonce = super::obtain(&root, owner, None).expect("made");
         nonce.expose().to_owned()
     };
     let pairs = [
@@ -77,9 +76,7 @@ fn a_file_that_is_no_nonce_is_told_and_never_replaced() {
         let (_dir, root, file) = node();
         std::fs::create_dir_all(file.parent().expect("a parent")).expect("made");
         std::fs::write(&file, &bad).expect("written");
-        let error = nonces(None)
-            .obtain(&root, "aws", INSTANCE)
-            .expect_err("no nonce");
+        let error = obtain(&root, "aws", None).expect_err("no nonce");
         assert!(format!("{error:#}").contains(INSTANCE), "{error:#}");
         assert_eq!(std::fs::read_to_string(&file).expect("still there"), bad);
         if bad.len() <= READ_LIMIT {
@@ -97,18 +94,14 @@ fn the_nonce_of_another_agent_becomes_ours_once() {
     let other = root.path(import);
     std::fs::create_dir_all(other.parent().expect("a parent")).expect("made");
     std::fs::write(&other, "  5defbf9e-a8f9-3063-bdfc-54b7a42a1f95\n\n").expect("written");
-    let taken = nonces(Some(import))
-        .obtain(&root, "aws", INSTANCE)
-        .expect("taken");
+    let taken = obtain(&root, "aws", Some(import)).expect("taken");
     assert_eq!(taken.expose(), "5defbf9e-a8f9-3063-bdfc-54b7a42a1f95");
     assert_eq!(
         std::fs::read_to_string(&file).expect("ours"),
         "5defbf9e-a8f9-3063-bdfc-54b7a42a1f95\n"
     );
     std::fs::write(&other, "another\n").expect("written");
-    let kept = nonces(Some(import))
-        .obtain(&root, "aws", INSTANCE)
-        .expect("read");
+    let kept = obtain(&root, "aws", Some(import)).expect("read");
     assert_eq!(kept.expose(), taken.expose());
 }
 
@@ -118,16 +111,12 @@ fn an_import_that_is_no_nonce_makes_none() {
     for bad in ["", " \n", "two words", &"x".repeat(129)] {
         let (dir, root, file) = node();
         std::fs::write(dir.path().join("vault-nonce"), bad).expect("written");
-        let error = nonces(Some(import))
-            .obtain(&root, "aws", INSTANCE)
-            .expect_err("bad");
+        let error = obtain(&root, "aws", Some(import)).expect_err("bad");
         assert!(format!("{error:#}").contains("/vault-nonce"), "{error:#}");
         assert!(!file.exists());
     }
     let (_dir, root, file) = node();
-    nonces(Some(import))
-        .obtain(&root, "aws", INSTANCE)
-        .expect("absent: made");
+    obtain(&root, "aws", Some(import)).expect("absent: made");
     assert!(file.exists());
 }
 
@@ -135,8 +124,6 @@ fn an_import_that_is_no_nonce_makes_none() {
 fn a_nonce_that_cannot_be_kept_is_not_used() {
     let (dir, root, _) = node();
     std::fs::write(dir.path().join("var"), "a file where a directory belongs").expect("written");
-    let error = nonces(None)
-        .obtain(&root, "aws", INSTANCE)
-        .expect_err("no directory");
+    let error = obtain(&root, "aws", None).expect_err("no directory");
     assert!(!format!("{error:#}").is_empty());
 }
