@@ -1,0 +1,3 @@
+module peer/pause
+
+go 1.26
