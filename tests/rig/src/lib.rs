@@ -3,9 +3,11 @@
 
 pub mod aws;
 pub mod clock;
+pub mod machine;
 pub mod pki;
 pub mod proxy;
 pub mod server;
+pub mod systemd;
 pub mod peer;
 pub mod setup;
 pub mod vault;
