@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::error::{Code, Context, Error, Result};
-use crate::host::files::{Access, Root};
+use crate::host::files::Root;
 use crate::secret::Secret;
 
 /// Where the nonces are on a node.
@@ -50,10 +50,10 @@ pub fn obtain(root: &Root, owner: Owner<'_>, import: Option<&Path>) -> Result<Se
         Some(nonce) => nonce,
         None => random()?,
     };
-    root.make_dir(top, Access::PRIVATE_DIR)?;
-    root.make_dir(&directory, Access::PRIVATE_DIR)?;
+    root.make_dir(top, 0o700, None)?;
+    root.make_dir(&directory, 0o700, None)?;
     let line = format!("{}\n", nonce.expose());
-    root.write_atomic(&path, line.as_bytes(), Access::PRIVATE)?;
+    root.write_atomic(&path, line.as_bytes(), 0o600, None)?;
     Ok(nonce)
 }
 
