@@ -23,36 +23,11 @@ use crate::error::{Code, Error, Result};
 /// More entries than any directory of ours can have; stops a runaway listing.
 const LIST_LIMIT: usize = 4096;
 
-/// Who may do what with a file or directory that we make: its mode, and its group if not ours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Access {
+/// Who may do what with a file or directory that we make.
+#[derive(Clone, Copy)]
+struct Access {
     mode: u32,
     gid: Option<u32>,
-}
-
-impl Access {
-    /// A file for the agent alone.
-    pub const PRIVATE: Access = Access::new(0o600);
-    /// A directory for the agent alone.
-    pub const PRIVATE_DIR: Access = Access::new(0o700);
-    /// A file for everyone to read.
-    pub const PUBLIC: Access = Access::new(0o644);
-    /// A directory for everyone to read.
-    pub const PUBLIC_DIR: Access = Access::new(0o755);
-
-    /// This mode, exactly, against any umask.
-    pub const fn new(mode: u32) -> Access {
-        Access { mode, gid: None }
-    }
-
-    /// The same for this group.
-    #[must_use]
-    pub const fn group(self, gid: u32) -> Access {
-        Access {
-            gid: Some(gid),
-            ..self
-        }
-    }
 }
 
 /// What stands at a path, the link itself where it is one.
@@ -138,12 +113,19 @@ impl Root {
     }
 
     /// Puts a whole file in place of what was there: readers see the old bytes or the new ones,
-    /// and so does the next start after a power cut.
-    pub fn write_atomic(&self, path: &Path, bytes: &[u8], access: Access) -> Result<()> {
+    /// and so does the next start after a power cut. The mode is exact, against any umask; the
+    /// group is our own where none is given.
+    pub fn write_atomic(
+        &self,
+        path: &Path,
+        bytes: &[u8],
+        mode: u32,
+        gid: Option<u32>,
+    ) -> Result<()> {
         let place = self.place(path)?;
         let temporary = place.temporary();
         temporary.unlink()?;
-        let written = temporary.create(bytes, access);
+        let written = temporary.create(bytes, Access { mode, gid });
         if let Err(error) = written.and_then(|()| temporary.rename(&place)) {
             // The first error is the one to tell; what stays is removed by the next write.
             temporary.unlink().ok();
@@ -154,20 +136,20 @@ impl Root {
 
     /// Makes a file that must not exist yet and fsyncs it, but not its directory: for files of
     /// a directory that nobody looks at before all of them are there.
-    pub fn write_new(&self, path: &Path, bytes: &[u8], access: Access) -> Result<()> {
-        self.place(path)?.create(bytes, access)
+    pub fn write_new(&self, path: &Path, bytes: &[u8], mode: u32, gid: Option<u32>) -> Result<()> {
+        self.place(path)?.create(bytes, Access { mode, gid })
     }
 
     /// Sees to it that the directory exists, is a real one of ours, and has this access; missing
     /// parents are made for everyone to read.
-    pub fn make_dir(&self, path: &Path, access: Access) -> Result<()> {
+    pub fn make_dir(&self, path: &Path, mode: u32, gid: Option<u32>) -> Result<()> {
         let parent = path.parent().filter(|parent| parent.parent().is_some());
         if let Some(parent) = parent
             && self.stat(parent)?.is_none()
         {
-            self.make_dir(parent, Access::PUBLIC_DIR)?;
+            self.make_dir(parent, 0o755, None)?;
         }
-        self.place(path)?.make_dir(access)
+        self.place(path)?.make_dir(Access { mode, gid })
     }
 
     /// Makes the names in a directory durable.
@@ -254,6 +236,11 @@ impl Root {
 /// The user that owns what we write.
 pub fn own_uid() -> u32 {
     rustix::process::geteuid().as_raw()
+}
+
+/// The name that a file, link or directory has while it is made.
+pub fn temporary(name: &str) -> String {
+    format!(".{name}{TEMPORARY}")
 }
 
 /// Whether a name is that of a file or link in the making, left by a crash.
