@@ -3,6 +3,7 @@
 
 pub mod aws;
 pub mod clock;
+pub mod consumer;
 pub mod machine;
 pub mod pki;
 pub mod proxy;

@@ -159,6 +159,13 @@ pub struct Server {
 impl Server {
     /// Binds and serves. The thread is in the caller's network namespace.
     pub fn start(options: ServerOptions) -> io::Result<Self> {
+        let server = Self::prepare(options)?;
+        server.restart()?;
+        Ok(server)
+    }
+
+    /// Takes the address and refuses there until [`Self::restart`].
+    pub fn prepare(options: ServerOptions) -> io::Result<Self> {
         let reservation = bound(options.bind)?;
         let addr = reservation.local_addr()?;
         let shared = Arc::new(Shared {
@@ -171,12 +178,11 @@ impl Server {
                 .tls
                 .map(|config| TlsAcceptor::from(Arc::new(config))),
         });
-        let running = Mutex::new(Some(spawn(Arc::clone(&shared), addr)?));
         Ok(Self {
             shared,
             addr,
             _reservation: reservation,
-            running,
+            running: Mutex::default(),
         })
     }
 
