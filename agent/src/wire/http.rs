@@ -121,22 +121,22 @@ impl Http {
     /// Follows redirects that keep method and body, from https to https only: the next server
     /// too has to prove itself to the pinned authority before it is shown the token.
     async fn follow(&self, mut request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>> {
+        let mut answer = self.exchange(&request).await?;
         let first = place(request.uri());
         for _ in 0..REDIRECTS {
-            let answer = self.exchange(request.clone()).await?;
             let Some(next) = redirect(request.uri(), &answer) else {
-                return Ok(answer);
+                break;
             };
             *request.uri_mut() = next;
+            let redirected = self.exchange(&request).await;
+            answer = redirected.during(format!("redirected from {first}"))?;
         }
-        self.exchange(request)
-            .await
-            .during(format!("redirected from {first}"))
+        Ok(answer)
     }
 
-    async fn exchange(&self, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>> {
+    async fn exchange(&self, request: &Request<Vec<u8>>) -> Result<Response<Vec<u8>>> {
         let place = place(request.uri());
-        self.exchange_at(request).await.at(place)
+        self.exchange_at(request.clone()).await.at(place)
     }
 
     async fn exchange_at(&self, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>> {
