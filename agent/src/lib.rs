@@ -4,18 +4,21 @@
 //! *when are you due, and why?*, and has one effect. Running is: gather facts, `decide`, start
 //! what is due, sleep until the earliest answer or until an effect ends.
 //!
-//! Reading order: `agent` (the loop), `duty` (the question and its answers), then one duty,
-//! say `duty::certs`; `config` and `node` for what they are given; [`wire`] and [`host`] for
+//! Reading order: [`agent`] (the loop), [`duty`] (the question and its answers), then one duty,
+//! say [`duty::certs`]; [`config`] and [`node`] for what they are given; [`wire`] and [`host`] for
 //! the two sides that they touch. docs/architecture.md says who may import whom.
 
+pub mod agent;
 pub mod attest;
 pub mod backoff;
-/// Temporary, until the rest of `duty` is wired in.
-pub mod duty {
-    /// Certificates.
-    pub mod certs {}
-}
+pub mod cli;
+pub mod config;
+pub mod duty;
 pub mod error;
+pub mod gate;
 pub mod host;
+pub mod logging;
+pub mod node;
 pub mod secret;
+pub mod status;
 pub mod wire;

@@ -1,0 +1,398 @@
+//! The loop: gather facts, decide, start what is due, publish the status, sleep until the next
+//! instant that matters or until an effect ends.
+//!
+//! [`decide`] is pure and never waits. Effects run as tasks, at most one per duty, and an act
+//! never beside an issue for the same consumer; each has a deadline. An effect that fails is a
+//! record, and the record's backoff is part of the next decision: nothing here retries.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
+use tracing::{debug, info, warn};
+
+use crate::config::Config;
+use crate::duty::act::Acted;
+use crate::duty::{self, Done, Due, Duty, DutyId, Facts, Records, Why, certs, session};
+use crate::error::{Code, Error, Result};
+use crate::host::files::Root;
+use crate::host::notify::Notifier;
+use crate::node::Node;
+use crate::status::{self, Status, text};
+
+/// The loop looks at least this often: the wall clock may step, and files may be torn by others.
+/// `status` takes an agent for dead that has not looked for twice as long.
+pub const INTERVAL: Duration = Duration::from_secs(30);
+
+/// After SIGTERM effects may end within this; a publication takes 0.2 s.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// What to start now, and when to look again.
+#[derive(Debug, Default, PartialEq)]
+pub struct Decision {
+    /// What to start, and why.
+    pub start: Vec<(DutyId, Why)>,
+    /// When the next duty is due, where an instant is known.
+    pub next: Option<Timestamp>,
+}
+
+/// Decides what to start: pure, asks every duty, never waits.
+pub fn decide(
+    config: &Config,
+    facts: &Facts,
+    records: &Records,
+    in_flight: &BTreeSet<DutyId>,
+    now: Timestamp,
+) -> Decision {
+    let mut decision = Decision::default();
+    for duty in duty::duties(config) {
+        if is_busy(config, &duty, in_flight) || is_busy_with(config, &duty, &decision.start) {
+            continue;
+        }
+        match duty.due(config, facts, records, now) {
+            Due::Now(why) => decision.start.push((duty.id(), why)),
+            Due::At(at) => decision.next = Some(decision.next.map_or(at, |next| next.min(at))),
+            Due::Blocked(_) | Due::Idle => {}
+        }
+    }
+    decision
+}
+
+/// Whether a duty, or one that it must not run beside, is under way.
+fn is_busy(config: &Config, duty: &Duty<'_>, in_flight: &BTreeSet<DutyId>) -> bool {
+    let beside = match duty {
+        Duty::Session => false,
+        Duty::Cert(spec) => in_flight.contains(&DutyId::Act(spec.consumer.clone())),
+        Duty::Act(spec) => config
+            .certificates_of(&spec.name)
+            .any(|cert| in_flight.contains(&DutyId::Cert(cert.name.clone()))),
+    };
+    beside || in_flight.contains(&duty.id())
+}
+
+fn is_busy_with(config: &Config, duty: &Duty<'_>, start: &[(DutyId, Why)]) -> bool {
+    is_busy(
+        config,
+        duty,
+        &start.iter().map(|(id, _)| id.clone()).collect(),
+    )
+}
+
+/// How the loop ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// SIGTERM or SIGINT.
+    Stopped,
+    /// SIGHUP: the configuration is to be read again.
+    Reload,
+}
+
+/// The agent's state between two looks.
+#[allow(missing_debug_implementations, reason = "the node has nothing to show")]
+pub struct Agent {
+    node: Arc<Node>,
+    records: Records,
+    in_flight: BTreeSet<DutyId>,
+    /// What was wrong with the agent's own files, for `status`.
+    own: Option<Error>,
+    started: Timestamp,
+}
+
+impl Agent {
+    /// Takes up what an earlier start left: the session, the records, half a publication.
+    ///
+    /// The caller holds the lock.
+    pub fn open(node: Arc<Node>) -> Agent {
+        node.recall_session();
+        let started = node.clock.now();
+        let (mut records, own) = match Records::load(&node.root) {
+            Ok(records) => (records, None),
+            Err(error) => (Records::default(), Some(error)),
+        };
+        records.forget_future(started);
+        for spec in &node.config.certificates {
+            if let Err(error) = certs::heal(&node, spec) {
+                warn!(certificate = %spec.name, "{error:#}");
+            }
+        }
+        Agent {
+            node,
+            records,
+            in_flight: BTreeSet::new(),
+            own,
+            started,
+        }
+    }
+
+    /// Takes a look and decides.
+    pub async fn look(&self) -> (Facts, Decision) {
+        let facts = Facts::gather(&self.node, &self.records).await;
+        let now = self.node.clock.now();
+        let decision = decide(
+            &self.node.config,
+            &facts,
+            &self.records,
+            &self.in_flight,
+            now,
+        );
+        (facts, decision)
+    }
+
+    /// Notes that an effect begins. An issue is counted before it is asked for; where that cannot
+    /// be written down it is not asked for.
+    pub fn begin(&mut self, id: &DutyId, facts: &Facts) -> Result<()> {
+        if let DutyId::Cert(name) = id
+            && certs::will_issue(facts.certificates.get(name))
+        {
+            self.records.count_issue(name, self.node.clock.now());
+            self.records.save(&self.node.root)?;
+        }
+        self.in_flight.insert(id.clone());
+        Ok(())
+    }
+
+    /// Performs an effect to its end, within its limit.
+    pub async fn perform(node: &Node, id: &DutyId, why: Why, records: &Records) -> Result<Done> {
+        let duties = duty::duties(&node.config);
+        let Some(duty) = duties.iter().find(|duty| duty.id() == *id) else {
+            return Err(Error::new(
+                Code::Bug,
+                format!("{id} is no duty of this node"),
+            ));
+        };
+        let limit = duty.limit(&node.config);
+        match tokio::time::timeout(limit, duty::perform(node, duty, why, records)).await {
+            Ok(done) => done,
+            Err(_) => {
+                let text = format!("cut after {} s", limit.as_secs());
+                Err(Error::new(Code::VaultFailing, text).during(format!("performing {id}")))
+            }
+        }
+    }
+
+    /// Notes how an effect ended, and logs it once if that is a change of state.
+    pub fn settle(&mut self, id: &DutyId, outcome: Result<Done>) {
+        let now = self.node.clock.now();
+        self.in_flight.remove(id);
+        match outcome {
+            Ok(done) => {
+                let recovered = self.records.succeeded(id, &done, now);
+                log_success(id, &done, recovered);
+                if let Done::Acted(Acted::RolledBack(back)) = &done {
+                    self.records.failed(id, &back.error, now, self.node.seed);
+                }
+            }
+            Err(error) => self.settle_failure(id, &error, now),
+        }
+        self.own = self.records.save(&self.node.root).err();
+    }
+
+    fn settle_failure(&mut self, id: &DutyId, error: &Error, now: Timestamp) {
+        let changed = self.records.failed(id, error, now, self.node.seed);
+        let failures = self
+            .records
+            .duty(id)
+            .failure
+            .map_or(1, |failure| failure.count);
+        if *id != DutyId::Session && session::casts_doubt(error.code(), failures) {
+            self.node.session.doubt();
+        }
+        match changed {
+            true => warn!(duty = %id, code = error.code().slug(), "{error:#}"),
+            false => debug!(duty = %id, code = error.code().slug(), failures, "{error:#}"),
+        }
+    }
+
+    /// What `status` shows.
+    pub fn status(&self, facts: &Facts) -> Status {
+        let now = self.node.clock.now();
+        let agent = status::AgentPart::new(self.started, now, INTERVAL);
+        status::collect(
+            &self.node.config,
+            facts,
+            &self.records,
+            agent,
+            self.own.as_ref(),
+        )
+    }
+
+    fn publish(&self, facts: &Facts) -> Status {
+        let status = self.status(facts);
+        if let Err(error) = status::store(&self.node.root, &status) {
+            debug!("{error:#}");
+        }
+        status
+    }
+
+    /// The records, for tests.
+    pub fn records(&self) -> &Records {
+        &self.records
+    }
+}
+
+fn log_success(id: &DutyId, done: &Done, recovered: bool) {
+    match done {
+        Done::Session(word) if *word == "logged in" || recovered => info!(duty = %id, "{word}"),
+        Done::Session(word) => debug!(duty = %id, "{word}"),
+        Done::Committed(commit) => {
+            let how = if commit.issued {
+                "issued"
+            } else {
+                "published again"
+            };
+            info!(
+                duty = %id, serial = %commit.serial, generation = commit.generation.0,
+                "{how}, valid until {}", commit.not_after
+            );
+        }
+        Done::Acted(Acted::Adopted(adopted)) => {
+            let serial = adopted.served.as_deref().unwrap_or("-");
+            let word = adopted.act.unwrap_or("needed no restart");
+            info!(duty = %id, served = %serial, "{word}");
+        }
+        Done::Acted(Acted::Intends(..)) => debug!(duty = %id, "an act is needed"),
+        Done::Acted(Acted::RolledBack(back)) => warn!(duty = %id, "{:#}", back.error),
+    }
+}
+
+/// Runs until it is told to stop. Only errors of the agent itself leave it.
+pub async fn run(node: Arc<Node>, notifier: &Notifier) -> Result<Ending> {
+    let mut agent = Agent::open(node.clone());
+    let mut signals = Signals::new()?;
+    let mut effects: JoinSet<(DutyId, Result<Done>)> = JoinSet::new();
+    let mut ready = false;
+    loop {
+        let (facts, decision) = agent.look().await;
+        for (id, why) in &decision.start {
+            start(&mut agent, &mut effects, id, *why, &facts);
+        }
+        let status = agent.publish(&facts);
+        tell(notifier, &status, &mut ready);
+        tokio::select! {
+            Some(ended) = effects.join_next() => settle(&mut agent, ended),
+            () = tokio::time::sleep(pause(&node, notifier, decision.next)) => {}
+            ending = signals.next() => {
+                finish(&mut agent, effects, notifier).await;
+                return Ok(ending);
+            }
+        }
+    }
+}
+
+fn start(
+    agent: &mut Agent,
+    effects: &mut JoinSet<(DutyId, Result<Done>)>,
+    id: &DutyId,
+    why: Why,
+    facts: &Facts,
+) {
+    debug!(duty = %id, %why, "due");
+    if let Err(error) = agent.begin(id, facts) {
+        agent.settle(id, Err(error));
+        return;
+    }
+    let (node, id, records) = (agent.node.clone(), id.clone(), agent.records.clone());
+    effects.spawn(async move {
+        let outcome = Agent::perform(&node, &id, why, &records).await;
+        (id, outcome)
+    });
+}
+
+fn settle(
+    agent: &mut Agent,
+    ended: std::result::Result<(DutyId, Result<Done>), tokio::task::JoinError>,
+) {
+    match ended {
+        Ok((id, outcome)) => agent.settle(&id, outcome),
+        // The release aborts on a panic; elsewhere the duty is simply tried again.
+        Err(error) => {
+            warn!("an effect ended by itself: {error}");
+            agent.in_flight.clear();
+        }
+    }
+}
+
+/// The time until the next look: the next instant due, but never longer than the interval or
+/// half of systemd's watchdog time.
+fn pause(node: &Node, notifier: &Notifier, next: Option<Timestamp>) -> Duration {
+    let longest = notifier
+        .watchdog_interval()
+        .map_or(INTERVAL, |half| half.min(INTERVAL));
+    let due = next.map(|next| node.clock.now().duration_until(next));
+    let due = due.map(|due| Duration::try_from(due).unwrap_or(Duration::ZERO));
+    due.map_or(longest, |due| due.min(longest))
+}
+
+/// READY once the first decision is published; then STATUS, and the watchdog's ping.
+fn tell(notifier: &Notifier, status: &Status, ready: &mut bool) {
+    if !*ready {
+        notifier.ready().unwrap_or_else(|error| debug!("{error:#}"));
+        *ready = true;
+    }
+    let line = text::line(status);
+    notifier
+        .status(&line)
+        .unwrap_or_else(|error| debug!("{error:#}"));
+    notifier
+        .watchdog()
+        .unwrap_or_else(|error| debug!("{error:#}"));
+}
+
+/// Lets effects end within their grace, then cuts them: every commit stands a kill.
+async fn finish(
+    agent: &mut Agent,
+    mut effects: JoinSet<(DutyId, Result<Done>)>,
+    notifier: &Notifier,
+) {
+    notifier
+        .stopping()
+        .unwrap_or_else(|error| debug!("{error:#}"));
+    let end = async {
+        while let Some(ended) = effects.join_next().await {
+            settle(agent, ended);
+        }
+    };
+    if tokio::time::timeout(GRACE, end).await.is_err() {
+        debug!("cut the effects under way");
+    }
+    let (facts, _) = agent.look().await;
+    agent.publish(&facts);
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Signals> {
+        let listen = |kind| {
+            signal(kind).map_err(|error| Error::new(Code::Bug, error.to_string()).at("signals"))
+        };
+        Ok(Signals {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Ending {
+        tokio::select! {
+            _ = self.terminate.recv() => Ending::Stopped,
+            _ = self.interrupt.recv() => Ending::Stopped,
+            _ = self.hangup.recv() => Ending::Reload,
+        }
+    }
+}
+
+/// Makes the agent's directories where systemd and tmpfiles have not.
+pub fn make_directories(root: &Root) -> Result<()> {
+    root.make_dir(Path::new("/run/nodeagent"), 0o755, None)?;
+    root.make_dir(Path::new("/var/lib/nodeagent"), 0o700, None)?;
+    root.make_dir(Path::new("/var/lib/nodeagent-certs"), 0o755, None)
+}

@@ -1,0 +1,566 @@
+//! From the merged tables to a [`Config`]: every rule is checked and every fault reported, each
+//! with the place where it was said, what was found and what to do.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::de::DeserializeOwned;
+
+use super::file::{CertificateTable, ConsumerTable, PkiTable, default_of};
+use super::layers::Layers;
+use super::{
+    Act, Authority, CertSpec, Config, ConsumerSpec, IdentityConfig, Role, Template, Usage,
+    VaultConfig,
+};
+use crate::host::files::Root;
+
+/// A bundle larger than this is none.
+const BUNDLE_LIMIT: usize = 1 << 20;
+
+/// Checks the merged tables; the error has a line for each fault.
+pub fn check(root: &Root, layers: &Layers, now: Timestamp) -> Result<Config, Vec<String>> {
+    let mut checker = Checker {
+        root,
+        layers,
+        now,
+        faults: Vec::new(),
+    };
+    let config = checker.config();
+    match (config, checker.faults) {
+        (Some(config), faults) if faults.is_empty() => Ok(config),
+        (_, faults) => Err(faults),
+    }
+}
+
+struct Checker<'a> {
+    root: &'a Root,
+    layers: &'a Layers,
+    now: Timestamp,
+    faults: Vec<String>,
+}
+
+impl Checker<'_> {
+    fn config(&mut self) -> Option<Config> {
+        let file = &self.layers.file;
+        let role = self.required("node", "role", &file.node.role);
+        let role = role.and_then(|text| self.word::<Role>("node.role", &text));
+        let survive = self.duration(
+            "rotation",
+            "survive_vault_outage",
+            &file.rotation.survive_vault_outage,
+        );
+        let vault = self.vault();
+        let identity = self.identity(role);
+        let kubernetes = self.kubernetes();
+        let max_clock_skew = self.duration("clock", "max_skew", &file.clock.max_skew);
+        let systemd_bus = self.bus();
+        let issues_per_hour = self.issues_per_hour();
+        let authorities = self.authorities();
+        let consumers = self.consumers();
+        let certificates = self.certificates(&authorities, &consumers);
+        if let Some(survive) = survive {
+            self.autonomy(survive, &certificates, &authorities);
+        }
+        Some(Config {
+            role: role?,
+            cluster: file
+                .node
+                .cluster
+                .clone()
+                .unwrap_or_else(|| text_of("node", "cluster")),
+            kubernetes,
+            variables: file.variables.clone(),
+            vault: vault?,
+            identity: identity?,
+            survive: survive?,
+            issues_per_hour,
+            max_clock_skew: max_clock_skew?,
+            systemd_bus: systemd_bus?,
+            authorities: authorities
+                .into_iter()
+                .map(|(name, known)| (name, known.0))
+                .collect(),
+            certificates,
+            consumers,
+        })
+    }
+
+    fn fault(&mut self, key: &str, text: impl std::fmt::Display) {
+        self.faults
+            .push(format!("{}: {text}", self.layers.place(key)));
+    }
+
+    fn required(&mut self, table: &str, key: &str, value: &Option<String>) -> Option<String> {
+        match value.as_deref().map(str::trim) {
+            Some("") | None => {
+                let key = format!("{table}.{key}");
+                self.fault(&key, "is not given; say it in /etc/nodeagent/config.d");
+                None
+            }
+            Some(value) => Some(value.to_string()),
+        }
+    }
+
+    /// One word out of an enum's, in the enum's own spelling.
+    fn word<T: DeserializeOwned>(&mut self, key: &str, text: &str) -> Option<T> {
+        match toml::Value::String(text.to_string()).try_into::<T>() {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.fault(key, error.message());
+                None
+            }
+        }
+    }
+
+    fn duration(&mut self, table: &str, key: &str, value: &Option<String>) -> Option<Duration> {
+        let path = format!("{table}.{key}");
+        let text = value.clone().unwrap_or_else(|| text_of(table, key));
+        self.duration_at(&path, &text)
+    }
+
+    fn duration_at(&mut self, path: &str, text: &str) -> Option<Duration> {
+        let parsed = text.parse::<SignedDuration>().ok();
+        match parsed.and_then(|parsed| Duration::try_from(parsed).ok()) {
+            Some(duration) if !duration.is_zero() => Some(duration),
+            _ => {
+                self.fault(
+                    path,
+                    format!("`{text}` is no duration above zero; write one like 12h"),
+                );
+                None
+            }
+        }
+    }
+
+    fn vault(&mut self) -> Option<VaultConfig> {
+        let table = &self.layers.file.vault;
+        let timeout = self.duration("vault", "timeout", &table.timeout);
+        let address = self.required("vault", "address", &table.address)?;
+        let address = address.trim_end_matches('/').to_string();
+        let pinned = match address.split_once("://") {
+            Some(("https", host)) if !host.is_empty() => true,
+            Some(("http", host)) if is_loopback(host) => false,
+            _ => {
+                self.fault(
+                    "vault.address",
+                    format!("`{address}` is no https:// URL; http:// is for loopback only"),
+                );
+                return None;
+            }
+        };
+        let ca = match (&table.ca, pinned) {
+            (None, true) => {
+                self.fault(
+                    "vault.ca",
+                    "is not given; name the file with the CA that signed \
+                    Vault's TLS certificate",
+                );
+                return None;
+            }
+            (None, false) => None,
+            (Some(path), _) => Some(self.bundle("vault.ca", path)?.0),
+        };
+        let namespace = table
+            .namespace
+            .clone()
+            .filter(|namespace| !namespace.is_empty());
+        Some(VaultConfig {
+            address,
+            ca,
+            namespace,
+            timeout: timeout?,
+        })
+    }
+
+    fn identity(&mut self, role: Option<Role>) -> Option<IdentityConfig> {
+        let table = &self.layers.file.identity;
+        let provider = table
+            .provider
+            .clone()
+            .unwrap_or_else(|| text_of("identity", "provider"));
+        let provider = self.word("identity.provider", &provider);
+        let mount = table
+            .mount
+            .clone()
+            .unwrap_or_else(|| text_of("identity", "mount"));
+        if mount.is_empty() || mount.starts_with('/') || mount.ends_with('/') {
+            self.fault(
+                "identity.mount",
+                format!("`{mount}` is no mount path; write it like aws"),
+            );
+        }
+        let login = match (&table.role, role) {
+            (Some(login), _) => Some(login.clone()),
+            (None, Some(Role::Worker)) => Some("worker".into()),
+            (None, Some(Role::Controller)) => Some("controller".into()),
+            (None, _) => self.required("identity", "role", &table.role),
+        };
+        let imds = table
+            .imds
+            .clone()
+            .unwrap_or_else(|| text_of("identity", "imds"));
+        if !imds.starts_with("http://") {
+            self.fault("identity.imds", format!("`{imds}` is no http:// URL"));
+        }
+        let import_nonce = table.import_nonce.clone().map(PathBuf::from);
+        if let Some(path) = import_nonce.as_ref().filter(|path| !path.is_absolute()) {
+            self.fault(
+                "identity.import_nonce",
+                format!("`{}` is no absolute path", path.display()),
+            );
+        }
+        Some(IdentityConfig {
+            provider: provider?,
+            mount,
+            role: login?,
+            import_nonce,
+            imds,
+        })
+    }
+
+    fn kubernetes(&mut self) -> Option<(u16, u16)> {
+        let text = self
+            .layers
+            .file
+            .node
+            .kubernetes
+            .as_deref()?
+            .trim_start_matches('v');
+        let mut numbers = text.split('.').map(|number| number.parse::<u16>().ok());
+        match (numbers.next().flatten(), numbers.next().flatten()) {
+            (Some(major), Some(minor)) => Some((major, minor)),
+            _ => {
+                self.fault(
+                    "node.kubernetes",
+                    format!("`{text}` is no version; write it like 1.36"),
+                );
+                None
+            }
+        }
+    }
+
+    fn bus(&mut self) -> Option<String> {
+        let bus = self.layers.file.systemd.bus.clone();
+        let bus = bus.unwrap_or_else(|| text_of("systemd", "bus"));
+        if bus == "system" || bus.starts_with("unix:path=/") {
+            return Some(bus);
+        }
+        self.fault(
+            "systemd.bus",
+            format!("`{bus}` is neither `system` nor `unix:path=/…`"),
+        );
+        None
+    }
+
+    fn issues_per_hour(&mut self) -> u32 {
+        let default = default_of("rotation", "issues_per_hour")
+            .parse()
+            .unwrap_or(6);
+        let budget = self.layers.file.rotation.issues_per_hour.unwrap_or(default);
+        if !(2..=3600).contains(&budget) {
+            self.fault(
+                "rotation.issues_per_hour",
+                format!("{budget} is not in 2 to 3600; a repair needs a second try"),
+            );
+        }
+        budget
+    }
+
+    /// The authorities, each with the end of the one in its bundle that lasts longest.
+    fn authorities(&mut self) -> BTreeMap<String, (Authority, Timestamp)> {
+        let mut known = BTreeMap::new();
+        for (name, table) in &self.layers.file.pki {
+            if let Some(authority) = self.authority(name, table) {
+                known.insert(name.clone(), authority);
+            }
+        }
+        known
+    }
+
+    fn authority(&mut self, name: &str, table: &PkiTable) -> Option<(Authority, Timestamp)> {
+        let section = format!("pki.{name}");
+        self.check_name(&section, name);
+        let mount = self.required(&section, "mount", &table.mount);
+        let ca = self.required(&section, "ca", &table.ca);
+        let (_, end) = self.bundle(&format!("{section}.ca"), ca.as_ref()?)?;
+        let authority = Authority {
+            name: name.to_string(),
+            mount: mount?,
+            ca: PathBuf::from(ca?),
+        };
+        Some((authority, end))
+    }
+
+    /// Reads a bundle; gives its bytes and the latest end of its authorities.
+    fn bundle(&mut self, key: &str, path: &str) -> Option<(Vec<u8>, Timestamp)> {
+        if !Path::new(path).is_absolute() {
+            self.fault(key, format!("`{path}` is no absolute path"));
+            return None;
+        }
+        let bytes = match self.root.read(Path::new(path), BUNDLE_LIMIT) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                self.fault(key, format!("{error:#}; put the CA's PEM there"));
+                return None;
+            }
+        };
+        match last_end(&bytes) {
+            Ok(end) => Some((bytes, end)),
+            Err(text) => {
+                self.fault(key, format!("{path}: {text}"));
+                None
+            }
+        }
+    }
+
+    fn consumers(&mut self) -> Vec<ConsumerSpec> {
+        let tables = &self.layers.file.consumer;
+        tables
+            .iter()
+            .filter_map(|table| self.consumer(table))
+            .collect()
+    }
+
+    fn consumer(&mut self, table: &ConsumerTable) -> Option<ConsumerSpec> {
+        let name = table.name.clone()?;
+        let section = format!("consumer.{name}");
+        self.check_name(&section, &name);
+        let act = table
+            .act
+            .clone()
+            .unwrap_or_else(|| text_of("consumer", "act"));
+        let act = self.word::<Act>(&format!("{section}.act"), &act);
+        let unit = table.unit.clone().filter(|unit| !unit.is_empty());
+        if let Some(unit) = unit.as_deref().filter(|unit| !unit.ends_with(".service")) {
+            self.fault(
+                &format!("{section}.unit"),
+                format!("`{unit}` does not end in .service"),
+            );
+        }
+        if matches!(act, Some(Act::Reload | Act::Restart)) && unit.is_none() {
+            let text = "needs the `unit` that is to be reloaded or restarted";
+            self.fault(&format!("{section}.act"), text);
+        }
+        let probe = table.probe.as_deref().and_then(|text| match text.parse() {
+            Ok(address) => Some(address),
+            Err(_) => {
+                let text = format!("`{text}` is no address:port; write it like 127.0.0.1:10250");
+                self.fault(&format!("{section}.probe"), text);
+                None
+            }
+        });
+        let limit = table
+            .limit
+            .clone()
+            .unwrap_or_else(|| text_of("consumer", "limit"));
+        let limit = self.duration_at(&format!("{section}.limit"), &limit);
+        let group = table
+            .group
+            .clone()
+            .unwrap_or_else(|| text_of("consumer", "group"));
+        Some(ConsumerSpec {
+            name,
+            unit,
+            group,
+            probe,
+            act: act?,
+            limit: limit?,
+        })
+    }
+
+    fn certificates(
+        &mut self,
+        authorities: &BTreeMap<String, (Authority, Timestamp)>,
+        consumers: &[ConsumerSpec],
+    ) -> Vec<CertSpec> {
+        let mut specs = Vec::new();
+        for table in &self.layers.file.certificate {
+            let Some(spec) = self.certificate(table) else {
+                continue;
+            };
+            let section = format!("certificate.{}", spec.name);
+            if !authorities.contains_key(&spec.authority) && !self.tried(&spec.authority) {
+                let text = format!(
+                    "`{0}` has no [pki.{0}]; give its mount and ca",
+                    spec.authority
+                );
+                self.fault(&format!("{section}.pki"), text);
+            }
+            match consumers
+                .iter()
+                .find(|consumer| consumer.name == spec.consumer)
+            {
+                None => {
+                    let text = format!("`{}` has no [[consumer]] of that name", spec.consumer);
+                    self.fault(&format!("{section}.consumer"), text);
+                }
+                Some(consumer)
+                    if consumer.act == Act::Probe
+                        && spec.usage.serves()
+                        && consumer.probe.is_none() =>
+                {
+                    let text = "act `probe` on a served certificate needs the address in `probe`";
+                    self.fault(&format!("consumer.{}.act", consumer.name), text);
+                }
+                Some(_) => {}
+            }
+            specs.push(spec);
+        }
+        specs
+    }
+
+    /// Whether an authority is named but was refused: its own fault says enough.
+    fn tried(&self, authority: &str) -> bool {
+        self.layers.file.pki.contains_key(authority)
+    }
+
+    fn certificate(&mut self, table: &CertificateTable) -> Option<CertSpec> {
+        let name = table.name.clone()?;
+        let section = format!("certificate.{name}");
+        self.check_name(&section, &name);
+        let consumer = self.required(&section, "consumer", &table.consumer);
+        let authority = self.required(&section, "pki", &table.pki);
+        let role = self.required(&section, "role", &table.role);
+        let common_name = self.required(&section, "common_name", &table.common_name);
+        let common_name =
+            common_name.and_then(|text| self.template(&section, "common_name", &text));
+        let usage = self.required(&section, "usage", &table.usage);
+        let usage = usage.and_then(|text| self.word::<Usage>(&format!("{section}.usage"), &text));
+        let ttl = table
+            .ttl
+            .clone()
+            .unwrap_or_else(|| text_of("certificate", "ttl"));
+        let ttl = self.duration_at(&format!("{section}.ttl"), &ttl);
+        let organizations = self.templates(&section, "organizations", &table.organizations);
+        let dns = self.templates(&section, "dns", &table.dns);
+        let ips = self.templates(&section, "ips", &table.ips);
+        let uris = self.templates(&section, "uris", &table.uris);
+        Some(CertSpec {
+            name,
+            consumer: consumer?,
+            authority: authority?,
+            role: role?,
+            common_name: common_name?,
+            organizations,
+            dns,
+            ips,
+            uris,
+            usage: usage?,
+            ttl: ttl?,
+        })
+    }
+
+    fn template(&mut self, section: &str, key: &str, text: &str) -> Option<Template> {
+        match Template::parse(text, &self.layers.file.variables) {
+            Ok(template) => Some(template),
+            Err(fault) => {
+                self.fault(&format!("{section}.{key}"), fault);
+                None
+            }
+        }
+    }
+
+    fn templates(
+        &mut self,
+        section: &str,
+        key: &str,
+        texts: &Option<Vec<String>>,
+    ) -> Vec<Template> {
+        let texts = texts.as_deref().unwrap_or_default();
+        texts
+            .iter()
+            .filter_map(|text| self.template(section, key, text))
+            .collect()
+    }
+
+    /// Names become directories and unit instances.
+    fn check_name(&mut self, section: &str, name: &str) {
+        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if name.is_empty() || name.len() > 63 || !name.chars().all(fits) || name.starts_with('-') {
+            let text = format!("`{name}` is no name; take a-z, 0-9 and -, at most 63");
+            self.fault(&format!("{section}.name"), text);
+        }
+    }
+
+    /// What TTL and the authority's end make impossible.
+    fn autonomy(
+        &mut self,
+        survive: Duration,
+        specs: &[CertSpec],
+        authorities: &BTreeMap<String, (Authority, Timestamp)>,
+    ) {
+        for spec in specs {
+            let key = format!("certificate.{}.ttl", spec.name);
+            if survive.as_secs_f64() > spec.ttl.as_secs_f64() * LARGEST_SHARE {
+                let text = format!(
+                    "a life of {} cannot survive an outage of {}: at least an eighth of it is \
+                     needed to renew; raise ttl (and the PKI role's max_ttl) or lower \
+                     rotation.survive_vault_outage",
+                    words(spec.ttl),
+                    words(survive)
+                );
+                self.fault(&key, text);
+            }
+            let Some((authority, end)) = authorities.get(&spec.authority) else {
+                continue;
+            };
+            let left = self.now.duration_until(*end);
+            let needed = SignedDuration::try_from(spec.ttl).unwrap_or(SignedDuration::MAX);
+            if left < needed {
+                let text = format!(
+                    "the last authority in {} ends {end}, before a certificate of {} would; put \
+                     its successor into the bundle and into Vault first",
+                    authority.ca.display(),
+                    words(spec.ttl)
+                );
+                self.fault(&format!("pki.{}.ca", authority.name), text);
+            }
+        }
+    }
+}
+
+/// The largest share of a life that an outage may take: the rest is for renewing, with its spread
+/// over the fleet and its retries.
+const LARGEST_SHARE: f64 = 0.875;
+
+/// The default of an option as text, without TOML's quotes.
+fn text_of(table: &str, key: &str) -> String {
+    let table = table.split('.').next().unwrap_or(table);
+    default_of(table, key).trim_matches('"').to_string()
+}
+
+fn is_loopback(host: &str) -> bool {
+    let host = host.split(['/', ':']).next().unwrap_or_default();
+    host.starts_with("127.") || host == "localhost"
+}
+
+fn words(duration: Duration) -> String {
+    SignedDuration::try_from(duration).map_or_else(|_| "for ever".into(), |d| format!("{d:#}"))
+}
+
+/// The end of the authority in a bundle that lasts longest; an error says what is wrong.
+fn last_end(pem: &[u8]) -> Result<Timestamp, String> {
+    let mut latest = None;
+    for (index, block) in x509_parser::pem::Pem::iter_from_buffer(pem).enumerate() {
+        let block = block.map_err(|error| format!("block {} is no PEM: {error}", index + 1))?;
+        let certificate = block
+            .parse_x509()
+            .map_err(|error| format!("block {} is no certificate: {error}", index + 1))?;
+        if !certificate.is_ca() {
+            return Err(format!(
+                "block {} is no CA certificate: {}",
+                index + 1,
+                certificate.subject()
+            ));
+        }
+        let end = certificate.validity().not_after.timestamp();
+        let end = Timestamp::from_second(end).map_err(|error| error.to_string())?;
+        latest = latest.max(Some(end));
+    }
+    latest.ok_or_else(|| "there is no certificate in it; put the CA's PEM there".to_string())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,186 @@
+//! The configuration as it is written: TOML tables, unknown keys refused. Every option stands
+//! here once with its documentation and default; units/config.d/00-defaults.toml and
+//! docs/configuration.md are generated from these tables, and the defaults in force are the very
+//! texts that they show.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+/// One option, for the generated texts.
+#[derive(Debug)]
+pub struct OptionDoc {
+    /// The table it stands in, as in TOML: `vault`, `pki.NAME`, `certificate` (an array).
+    pub table: &'static str,
+    /// Its key.
+    pub key: &'static str,
+    /// The default as TOML text; empty where there is none.
+    pub default: &'static str,
+    /// What it says, a sentence a line.
+    pub doc: &'static [&'static str],
+}
+
+macro_rules! tables {
+    ($($(#[doc = $table_doc:literal])+ $table:ident = $path:literal {
+        $($(#[doc = $doc:literal])+ $key:ident: $type:ty = $default:literal;)*
+    })+) => {
+        $($(#[doc = $table_doc])+
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct $table { $($(#[doc = $doc])+ pub $key: Option<$type>,)* })+
+
+        /// Every option there is, in the order of the tables.
+        pub const OPTIONS: &[OptionDoc] = &[$($(OptionDoc {
+            table: $path, key: stringify!($key), default: $default, doc: &[$($doc),+],
+        },)*)+];
+
+        /// Every table with what it is for.
+        pub const TABLES: &[(&str, &[&str])] = &[$(($path, &[$($table_doc),+])),+];
+    };
+}
+
+tables! {
+    /// What this node is.
+    NodeTable = "node" {
+        /// `worker`, `controller`, or `bare`: which built-in catalogue of certificates it has.
+        /// `bare` has none.
+        role: String = "";
+        /// The cluster's name: `{{cluster}}` in templates.
+        cluster: String = "\"kubernetes\"";
+        /// The version of Kubernetes on this node, like `1.36`.
+        /// From 1.36 on client certificates are re-read without a restart; where the version is
+        /// not told, the consumer of a client certificate is restarted.
+        kubernetes: String = "";
+    }
+    /// Where Vault is.
+    VaultTable = "vault" {
+        /// Its URL. Plain `http` is taken only for a loopback address.
+        address: String = "";
+        /// The file with the certificate authority of its TLS certificate (PEM). It is pinned:
+        /// the system's own authorities are not trusted.
+        ca: String = "";
+        /// The namespace, for Vault Enterprise.
+        namespace: String = "";
+        /// The longest one call may take. Vault waits up to 90 s for AWS before it answers.
+        timeout: String = "\"95s\"";
+    }
+    /// How this node proves who it is.
+    IdentityTable = "identity" {
+        /// The cloud whose proof is used: `aws`.
+        provider: String = "\"aws\"";
+        /// Where the auth method is mounted in Vault: `aws`, or `aws-ec2` in older set-ups.
+        mount: String = "\"aws\"";
+        /// The role to log in with. The node's role where it is not given.
+        role: String = "";
+        /// A file with the client nonce that another agent left on this node, taken over at the
+        /// first start. Vault knows one nonce an instance: without it the log-in is refused.
+        import_nonce: String = "";
+        /// The instance metadata service.
+        imds: String = "\"http://169.254.169.254\"";
+    }
+    /// When certificates are renewed.
+    RotationTable = "rotation" {
+        /// For how long Vault may be away, at any moment, without a certificate ending.
+        /// The renewal point is worked out from it: 11 h of a 24 h certificate mean a renewal
+        /// every 12 h and an hour to spare.
+        survive_vault_outage: String = "\"11h\"";
+        /// How many certificates one entry may have issued in an hour. It survives a reboot.
+        issues_per_hour: u32 = "6";
+    }
+    /// How the local clock is judged.
+    ClockTable = "clock" {
+        /// How far it may be from Vault's before nothing is judged by it any more.
+        /// Vault dates certificates back by 30 s, so a clock later by more cannot use them.
+        max_skew: String = "\"30s\"";
+    }
+    /// How systemd is reached.
+    SystemdTable = "systemd" {
+        /// `system` for the system bus, or the address of a socket that speaks D-Bus without a
+        /// bus, like `unix:path=/run/systemd/private`.
+        bus: String = "\"system\"";
+    }
+    /// A certificate authority: `[pki.cluster]`, `[pki.etcd]`, `[pki.front-proxy]` are the ones
+    /// of the catalogue.
+    PkiTable = "pki.NAME" {
+        /// The PKI mount in Vault.
+        mount: String = "";
+        /// The file with the pinned authorities (PEM, one or more). Put a new one beside the old
+        /// one before the issuer in Vault is changed.
+        ca: String = "";
+    }
+    /// A certificate of this site. With the name of one of the catalogue it changes that one.
+    CertificateTable = "certificate" {
+        /// Its name.
+        name: String = "";
+        /// The consumer it belongs to.
+        consumer: String = "";
+        /// The authority: the NAME of a `[pki.NAME]`.
+        pki: String = "";
+        /// The PKI role.
+        role: String = "";
+        /// The common name, a template like all names here: `system:node:{{instance_id}}`.
+        common_name: String = "";
+        /// The organisations that the PKI role puts into the subject.
+        organizations: Vec<String> = "[]";
+        /// DNS names.
+        dns: Vec<String> = "[]";
+        /// IP addresses.
+        ips: Vec<String> = "[]";
+        /// URIs.
+        uris: Vec<String> = "[]";
+        /// `server`, `client` or `both`.
+        usage: String = "";
+        /// The life to ask for.
+        ttl: String = "\"24h\"";
+    }
+    /// A program that uses certificates. With the name of one of the catalogue it changes that.
+    ConsumerTable = "consumer" {
+        /// Its name: the name of its directory and of its gate.
+        name: String = "";
+        /// Its systemd unit. A static pod has none.
+        unit: String = "";
+        /// The group that may read its files, by name or number.
+        group: String = "\"root\"";
+        /// Where it serves its certificate, `address:port`.
+        probe: String = "";
+        /// What follows a commit: `nothing`, `reload`, `restart`, or `probe`, which restarts only
+        /// where the old certificate is still served.
+        act: String = "\"probe\"";
+        /// The longest a restart or reload may take.
+        limit: String = "\"90s\"";
+    }
+}
+
+/// The whole of it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct File {
+    /// `[node]`
+    pub node: NodeTable,
+    /// `[vault]`
+    pub vault: VaultTable,
+    /// `[identity]`
+    pub identity: IdentityTable,
+    /// `[rotation]`
+    pub rotation: RotationTable,
+    /// `[clock]`
+    pub clock: ClockTable,
+    /// `[systemd]`
+    pub systemd: SystemdTable,
+    /// `[variables]`: texts for templates.
+    pub variables: BTreeMap<String, String>,
+    /// `[pki.NAME]`
+    pub pki: BTreeMap<String, PkiTable>,
+    /// `[[certificate]]`
+    pub certificate: Vec<CertificateTable>,
+    /// `[[consumer]]`
+    pub consumer: Vec<ConsumerTable>,
+}
+
+/// The default of an option, as TOML text; empty where there is none.
+pub fn default_of(table: &str, key: &str) -> &'static str {
+    OPTIONS
+        .iter()
+        .find(|option| option.table == table && option.key == key)
+        .map_or("", |option| option.default)
+}

@@ -1,0 +1,516 @@
+//! Certificates: when one is due, and how it is got, checked and committed.
+//!
+//! [`due`] is a pure function of what is on disk; [`perform`] makes the key, has Vault sign,
+//! checks the answer as if an enemy had sent it, keeps a copy in the archive and publishes. What
+//! follows for the consumer is another duty's business: a failing restart never costs an issue.
+
+pub mod leaf;
+pub mod publish;
+pub mod request;
+pub mod store;
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use self::leaf::Leaf;
+use self::publish::{Published, Target};
+use self::store::{Archive, Generation, Material};
+use super::facts::{CertFact, Facts, Held};
+use super::records::CertRecord;
+use super::{Due, DutyId, Hold, Records, Why};
+use crate::attest::Identity;
+use crate::backoff;
+use crate::config::names::Values;
+use crate::config::{CertSpec, Config, Names};
+use crate::error::{Code, Context, Error, Result};
+use crate::host::users;
+use crate::node::{Node, Standing};
+use crate::wire::vault::SignRequest;
+
+/// A measurement of the clock that is older than this is taken again before an issue.
+const CLOCK_AGE: Duration = Duration::from_secs(300);
+
+/// After a generation was taken back, the next one is not asked for before this has passed:
+/// whatever broke the consumer is likely to be there still.
+const ROLLBACK_REST: SignedDuration = SignedDuration::from_hours(1);
+
+/// What was committed.
+#[derive(Debug)]
+pub struct Commit {
+    /// The certificate's name.
+    pub name: String,
+    /// The consumer's name.
+    pub consumer: String,
+    /// The new generation.
+    pub generation: Generation,
+    /// Its serial.
+    pub serial: String,
+    /// Its end.
+    pub not_after: Timestamp,
+    /// Whether it was issued; if not it was published again from the archive.
+    pub issued: bool,
+}
+
+/// When a certificate is due, and why.
+pub fn due(
+    config: &Config,
+    spec: &CertSpec,
+    facts: &Facts,
+    records: &Records,
+    now: Timestamp,
+) -> Due {
+    let record = records.certificate(&spec.name);
+    let (why, repairable) = match facts.certificates.get(&spec.name) {
+        None | Some(CertFact::Unknown(_)) => return Due::Idle,
+        Some(CertFact::Foreign { .. }) => return Due::Blocked(Hold::Foreign),
+        Some(CertFact::Absent { archived }) => (Why::Missing, archived.is_some()),
+        Some(CertFact::Broken { archived, .. }) => (Why::Unreadable, archived.is_some()),
+        Some(CertFact::Held(held)) => match renewal(config, held, facts, &record) {
+            (_, Some(why)) => (why, false),
+            (at, None) if at > now => return Due::At(at),
+            (_, None) => (Why::Expiring, false),
+        },
+    };
+    if repairable {
+        return Due::Now(why);
+    }
+    if !matches!(&facts.session, Some((_, Standing::Proved))) {
+        return Due::Blocked(Hold::Duty(DutyId::Session));
+    }
+    if !facts.clock.fits {
+        return Due::Blocked(Hold::Clock);
+    }
+    match budget(config, &record, now) {
+        Some(at) => Due::At(at),
+        None => Due::Now(why),
+    }
+}
+
+/// When a certificate is renewed, and a reason to renew it at once.
+fn renewal(
+    config: &Config,
+    held: &Held,
+    facts: &Facts,
+    record: &CertRecord,
+) -> (Timestamp, Option<Why>) {
+    let leaf = &held.leaf;
+    if let Some(back) = record.rolled_back {
+        let left = back.duration_until(leaf.not_after);
+        let rest = ROLLBACK_REST.max(left / 2);
+        return (back.checked_add(rest).unwrap_or(leaf.not_after), None);
+    }
+    let place = facts
+        .session
+        .as_ref()
+        .map_or(0, |(s, _)| backoff::hash(&s.identity.instance_id));
+    (
+        renew_at(leaf.not_before, leaf.not_after, config.survive, place),
+        held.flaw,
+    )
+}
+
+/// The instant when a certificate of this life is renewed.
+///
+/// Of the life, `survive` must be left at any moment. A thirteenth of the rest is margin for the
+/// spread and for retries; what remains is the period: 12 h of a 24 h certificate that must
+/// survive 11 h. The instants of renewal lie on a grid of that period, whose offset is the node's
+/// place in the fleet: so a fleet that was started in one minute does not renew in one minute,
+/// not even the first time. Within half the margin they scatter at random from slot to slot.
+pub fn renew_at(
+    not_before: Timestamp,
+    not_after: Timestamp,
+    survive: Duration,
+    place: u64,
+) -> Timestamp {
+    let start = not_before.as_millisecond();
+    let life = not_after.as_millisecond() - start;
+    // A life that the role cut below what must be survived is renewed at half of it; `status`
+    // says that it cannot survive what it should.
+    let survive = (survive.as_millis() as i64).min(life / 2);
+    let margin = (life - survive) / 13;
+    let period = (life - survive - margin).max(1);
+    let offset = (backoff::fraction(place, 1) * period as f64) as i64;
+    let latest = start + period + margin / 2;
+    let slot = (latest - offset).div_euclid(period);
+    let scatter = backoff::fraction(place, slot as u64) * (margin / 2) as f64;
+    let aligned = slot * period + offset;
+    // A slot that follows an issue at once would issue twice for nothing.
+    let instant = aligned.max(start + period / 8) + scatter as i64;
+    Timestamp::from_millisecond(instant).unwrap_or(not_after)
+}
+
+/// When the budget of issues allows the next one; nothing if it allows it now.
+fn budget(config: &Config, record: &CertRecord, now: Timestamp) -> Option<Timestamp> {
+    let hour = SignedDuration::from_hours(1);
+    let recent = || {
+        record
+            .issues
+            .iter()
+            .filter(|at| now.duration_since(**at) < hour)
+    };
+    if recent().count() < config.issues_per_hour as usize {
+        return None;
+    }
+    let oldest = recent().min()?;
+    oldest.checked_add(hour).ok()
+}
+
+/// Whether the budget is used up.
+pub fn is_exhausted(config: &Config, record: &CertRecord, now: Timestamp) -> bool {
+    budget(config, record, now).is_some()
+}
+
+/// Whether performing this duty asks Vault for a certificate.
+pub fn will_issue(fact: Option<&CertFact>) -> bool {
+    !matches!(
+        fact,
+        Some(
+            CertFact::Absent { archived: Some(_) }
+                | CertFact::Broken {
+                    archived: Some(_),
+                    ..
+                }
+        )
+    )
+}
+
+/// Looks at one certificate on disk.
+pub fn examine(
+    node: &Node,
+    spec: &CertSpec,
+    identity: Option<&Identity>,
+    quarantined: &[Generation],
+) -> CertFact {
+    let looked = || -> Result<CertFact> {
+        let target = target(node, spec)?;
+        let spare = || spare(node, spec, identity, quarantined, None);
+        Ok(match publish::inspect(&node.root, &target)? {
+            Published::Absent => CertFact::Absent {
+                archived: spare().map(|found| found.0),
+            },
+            Published::Broken { reason } => CertFact::Broken {
+                reason,
+                archived: spare().map(|found| found.0),
+            },
+            Published::Foreign { what } => CertFact::Foreign { what },
+            Published::Sound {
+                generation,
+                material,
+            } => {
+                let leaf = Leaf::of(&material)?;
+                let flaw = flaw(node, spec, identity, &leaf, &material);
+                CertFact::Held(Held {
+                    generation,
+                    leaf,
+                    flaw,
+                })
+            }
+        })
+    };
+    looked().unwrap_or_else(CertFact::Unknown)
+}
+
+/// Why a sound generation is not what the configuration asks for.
+fn flaw(
+    node: &Node,
+    spec: &CertSpec,
+    identity: Option<&Identity>,
+    leaf: &Leaf,
+    material: &Material,
+) -> Option<Why> {
+    if let Some(identity) = identity
+        && let Ok(names) = names(&node.config, spec, identity)
+        && (leaf::check_names(leaf, &names).is_err()
+            || leaf::check_usage(leaf, spec.usage).is_err())
+    {
+        return Some(Why::SpecChanged);
+    }
+    // A bundle that cannot be read just now is no reason to change anything.
+    let pinned = pinned(node, spec).ok()?;
+    let trusted = leaf::bundle(&material.ca).ok()?;
+    let published = |ca: &leaf::Authority| trusted.iter().any(|t| t.fingerprint == ca.fingerprint);
+    let stale = !pinned.iter().all(published)
+        || leaf::check_chain(material, &pinned, node.clock.now()).is_err();
+    stale.then_some(Why::CaRotated)
+}
+
+/// The newest generation in the archive that could be published again: sound, valid, ours, not
+/// quarantined, and below `below`.
+pub fn spare(
+    node: &Node,
+    spec: &CertSpec,
+    identity: Option<&Identity>,
+    quarantined: &[Generation],
+    below: Option<Generation>,
+) -> Option<(Generation, Material)> {
+    let archive = Archive::of(&node.root, &spec.name);
+    let mut generations = archive.list().ok()?;
+    generations.sort_unstable();
+    generations.into_iter().rev().find_map(|generation| {
+        if quarantined.contains(&generation) || below.is_some_and(|below| generation >= below) {
+            return None;
+        }
+        let material = archive.load(generation).ok()?;
+        let leaf = Leaf::of(&material).ok()?;
+        leaf::check_validity(&leaf, node.clock.now()).ok()?;
+        let flaw = flaw(node, spec, identity, &leaf, &material);
+        flaw.is_none().then_some((generation, material))
+    })
+}
+
+/// Gets one certificate: from the archive where a sound copy is there, else from Vault.
+pub async fn perform(node: &Node, spec: &CertSpec, records: &Records) -> Result<Commit> {
+    let record = records.certificate(&spec.name);
+    let session = node
+        .session
+        .get()
+        .map(|(session, _)| session.facts.identity);
+    let fact = examine(node, spec, session.as_ref(), &record.quarantined);
+    if !will_issue(Some(&fact))
+        && let Some((_, material)) = spare(node, spec, session.as_ref(), &record.quarantined, None)
+    {
+        let commit = commit(node, spec, &material).await;
+        return commit.during(format!("publishing {} again", spec.name));
+    }
+    let material = issue(node, spec)
+        .await
+        .during(format!("issuing {}", spec.name))?;
+    let commit = commit(node, spec, &material)
+        .await
+        .during(format!("publishing {}", spec.name))?;
+    Ok(Commit {
+        issued: true,
+        ..commit
+    })
+}
+
+/// Has Vault sign a new key, and checks the answer.
+async fn issue(node: &Node, spec: &CertSpec) -> Result<Material> {
+    fresh_clock(node).await?;
+    let session = node.session.proved()?;
+    let authority = node.config.authorities.get(&spec.authority);
+    let authority =
+        authority.ok_or_else(|| Error::new(Code::Bug, "an authority went unchecked"))?;
+    let pinned = pinned(node, spec)?;
+    let names = names(&node.config, spec, &session.facts.identity)?;
+    let (key, csr) = request::make(&names)?;
+    let request = SignRequest {
+        csr_pem: csr,
+        common_name: names.common_name.clone(),
+        dns: names.dns.clone(),
+        ips: names
+            .ips
+            .iter()
+            .map(|text| address(text))
+            .collect::<Result<_>>()?,
+        uris: names.uris.clone(),
+        ttl: spec.ttl,
+    };
+    let signed = node
+        .vault
+        .sign(&session.token, &authority.mount, &spec.role, &request)
+        .await?;
+    let before = previous_authorities(node, spec);
+    let material = Material::new(&signed.certificate_pem, &signed.chain_pem, key, &pinned)?
+        .trusting_also(&before)?;
+    let leaf = Leaf::of(&material)?;
+    leaf::check_key(&leaf, &material)?;
+    leaf::check_chain(&material, &pinned, node.clock.now())?;
+    leaf::check_names(&leaf, &names)?;
+    leaf::check_usage(&leaf, spec.usage)?;
+    leaf::check_validity(&leaf, node.clock.now())?;
+    Ok(material)
+}
+
+/// Makes sure that the clock was measured lately and is within its bound.
+async fn fresh_clock(node: &Node) -> Result<()> {
+    let now = node.clock.monotonic();
+    let measured = node
+        .vault
+        .observed()
+        .map(|seen| now.saturating_sub(seen.monotonic));
+    if measured.is_none_or(|age| age > CLOCK_AGE) {
+        node.vault.health().await.during("measuring the clock")?;
+    }
+    if node.clock_fits() {
+        return Ok(());
+    }
+    let ahead = node.clock_ahead().unwrap_or_default();
+    Err(Error::new(
+        Code::ClockSkew,
+        format!("the clock is {ahead:#} ahead of vault's"),
+    )
+    .advise("set the clock: check systemd-timesyncd or chrony on this node"))
+}
+
+async fn commit(node: &Node, spec: &CertSpec, material: &Material) -> Result<Commit> {
+    let target = target(node, spec)?;
+    let leaf = Leaf::of(material)?;
+    let archive = Archive::of(&node.root, &spec.name);
+    let generation = next_generation(&archive, &node.root, &target)?;
+    archive.save(generation, material)?;
+    let edition = publish::Edition {
+        generation,
+        material,
+    };
+    publish::publish(&node.root, &*node.clock, &target, edition).await?;
+    archive.prune(store::KEPT)?;
+    Ok(Commit {
+        name: spec.name.clone(),
+        consumer: spec.consumer.clone(),
+        generation,
+        serial: leaf.serial,
+        not_after: leaf.not_after,
+        issued: false,
+    })
+}
+
+/// Puts a former generation back as a new one; gives the new one's number.
+pub async fn restore(node: &Node, spec: &CertSpec, material: &Material) -> Result<Generation> {
+    commit(node, spec, material)
+        .await
+        .map(|commit| commit.generation)
+}
+
+/// A number above all that the archive and the published tree know: neither alone can be trusted
+/// to be complete.
+fn next_generation(
+    archive: &Archive,
+    root: &crate::host::files::Root,
+    target: &Target,
+) -> Result<Generation> {
+    let archived = archive.list()?.into_iter().max();
+    let published = publish::generations(root, target)?.into_iter().max();
+    Ok(archived
+        .max(published)
+        .map_or(Generation(1), |newest| Generation(newest.0 + 1)))
+}
+
+/// The authorities that the generation in force was issued under: they stay in the published
+/// bundle for one more generation, for peers that still show a certificate of theirs.
+fn previous_authorities(node: &Node, spec: &CertSpec) -> Vec<leaf::Authority> {
+    let archive = Archive::of(&node.root, &spec.name);
+    let newest = archive
+        .list()
+        .ok()
+        .and_then(|generations| generations.into_iter().max());
+    let material = newest.and_then(|newest| archive.load(newest).ok());
+    material
+        .and_then(|material| leaf::bundle(&material.pinned).ok())
+        .unwrap_or_default()
+}
+
+/// The pinned bundle of a certificate's authority, read anew.
+fn pinned(node: &Node, spec: &CertSpec) -> Result<Vec<leaf::Authority>> {
+    let authority = node.config.authorities.get(&spec.authority);
+    let authority =
+        authority.ok_or_else(|| Error::new(Code::Bug, "an authority went unchecked"))?;
+    let bytes = node.root.read(&authority.ca, leaf::BUNDLE_LIMIT)?;
+    leaf::bundle(&bytes).at(authority.ca.display())
+}
+
+/// The names of a certificate on this node.
+pub fn names(config: &Config, spec: &CertSpec, identity: &Identity) -> Result<Names> {
+    let values = Values {
+        identity,
+        cluster: &config.cluster,
+        variables: &config.variables,
+    };
+    let fill = |templates: &[crate::config::Template]| -> Result<Vec<String>> {
+        templates
+            .iter()
+            .map(|template| template.fill(&values))
+            .collect()
+    };
+    Ok(Names {
+        common_name: spec.common_name.fill(&values)?,
+        organizations: fill(&spec.organizations)?,
+        dns: fill(&spec.dns)?,
+        ips: fill(&spec.ips)?,
+        uris: fill(&spec.uris)?,
+    })
+}
+
+fn address(text: &str) -> Result<IpAddr> {
+    text.parse().map_err(|_| {
+        Error::new(Code::Config, format!("`{text}` is no IP address"))
+            .advise("correct `ips` of the certificate, or the variable that it names")
+    })
+}
+
+/// Where a certificate is published, and for whom.
+pub fn target(node: &Node, spec: &CertSpec) -> Result<Target> {
+    let consumer = node.config.consumer(&spec.consumer);
+    let consumer = consumer.ok_or_else(|| Error::new(Code::Bug, "a consumer went unchecked"))?;
+    let gid = users::group_id(&node.root.path(Path::new("/etc/group")), &consumer.group)?;
+    Ok(Target {
+        consumer: consumer.name.clone(),
+        certificate: spec.name.clone(),
+        gid,
+    })
+}
+
+/// Heals what a crash left between the steps of a publication.
+pub fn heal(node: &Node, spec: &CertSpec) -> Result<()> {
+    publish::heal(&node.root, &target(node, spec)?)
+        .map(|_| ())
+        .during(format!("healing {}", spec.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: i64 = 3600;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
+    fn hours(from: Timestamp, until: Timestamp) -> f64 {
+        from.duration_until(until).as_secs_f64() / 3600.0
+    }
+
+    #[test]
+    fn a_day_that_must_survive_eleven_hours_is_renewed_every_twelve() {
+        let survive = Duration::from_secs(11 * 3600);
+        for place in (0..200).map(|n| backoff::hash(&format!("i-{n}"))) {
+            let mut issued = at(0);
+            for round in 0..20 {
+                let end = issued + SignedDuration::from_hours(24);
+                let renewal = renew_at(issued, end, survive, place);
+                let after = hours(issued, renewal);
+                assert!(
+                    hours(renewal, end) >= 11.0,
+                    "survives the outage at any moment"
+                );
+                assert!(after >= 1.5, "round {round} renews after {after} h");
+                if round > 1 {
+                    assert!((11.4..=12.6).contains(&after), "round {round}: {after} h");
+                }
+                issued = renewal;
+            }
+        }
+    }
+
+    #[test]
+    fn a_fleet_started_in_one_minute_renews_all_over_the_period() {
+        let survive = Duration::from_secs(11 * 3600);
+        let mut per_hour = [0; 13];
+        for place in (0..1300).map(|n| backoff::hash(&format!("i-{n}"))) {
+            let renewal = renew_at(at(0), at(24 * HOUR), survive, place);
+            per_hour[hours(at(0), renewal) as usize] += 1;
+        }
+        assert!(per_hour.iter().all(|count| *count < 260), "{per_hour:?}");
+    }
+
+    #[test]
+    fn a_life_cut_below_the_outage_is_renewed_around_its_half() {
+        let renewal = renew_at(at(0), at(HOUR), Duration::from_secs(11 * 3600), 7);
+        assert!(hours(at(0), renewal) < 0.55);
+        assert!(renewal > at(0));
+    }
+}

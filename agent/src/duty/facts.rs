@@ -1,0 +1,134 @@
+//! What one look saw: the session, the clock, the certificates on disk, the units that matter.
+//!
+//! Gathering never fails as a whole; each item carries its own fault. Nothing here changes
+//! anything.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::certs::store::Generation;
+use super::{Records, Why, act, certs};
+use crate::duty::certs::leaf::Leaf;
+use crate::error::{Error, Result};
+use crate::host::units::UnitState;
+use crate::node::{Node, SessionFacts, Standing};
+
+/// What one look saw.
+#[derive(Debug, Default)]
+pub struct Facts {
+    /// The session and its standing.
+    pub session: Option<(SessionFacts, Standing)>,
+    /// The clock against Vault's.
+    pub clock: ClockFact,
+    /// Each certificate, by name.
+    pub certificates: BTreeMap<String, CertFact>,
+    /// The unit of each consumer that an act is pending for, by the consumer's name.
+    pub units: BTreeMap<String, Result<UnitState>>,
+}
+
+/// The clock against Vault's.
+#[derive(Clone, Copy, Debug)]
+pub struct ClockFact {
+    /// How far it is ahead of Vault's, where that was measured.
+    pub ahead: Option<SignedDuration>,
+    /// Whether that is within the bound.
+    pub fits: bool,
+    /// When it was measured, by the local clock.
+    pub measured: Option<Timestamp>,
+    /// Whether a time service says that it has set the clock.
+    pub synchronized: Option<bool>,
+}
+
+impl Default for ClockFact {
+    fn default() -> ClockFact {
+        ClockFact {
+            ahead: None,
+            fits: true,
+            measured: None,
+            synchronized: None,
+        }
+    }
+}
+
+/// One certificate, as published.
+#[derive(Debug)]
+pub enum CertFact {
+    /// There is none.
+    Absent {
+        /// A generation in the archive that may be published again.
+        archived: Option<Generation>,
+    },
+    /// A complete generation whose key fits.
+    Held(Held),
+    /// A generation that is torn or does not fit itself.
+    Broken {
+        /// What is wrong with it.
+        reason: String,
+        /// A generation in the archive that may be published again.
+        archived: Option<Generation>,
+    },
+    /// Something that the agent did not write stands in the way.
+    Foreign {
+        /// What and where.
+        what: String,
+    },
+    /// It could not be looked at.
+    Unknown(Error),
+}
+
+/// A generation that is complete and whose key fits.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// Which generation.
+    pub generation: Generation,
+    /// What the certificate says.
+    pub leaf: Leaf,
+    /// Why it is not what the configuration asks for, if it is not.
+    pub flaw: Option<Why>,
+}
+
+impl CertFact {
+    /// The published generation, where there is a sound one.
+    pub fn held(&self) -> Option<&Held> {
+        match self {
+            CertFact::Held(held) => Some(held),
+            _ => None,
+        }
+    }
+}
+
+impl Facts {
+    /// Takes one look.
+    pub async fn gather(node: &Node, records: &Records) -> Facts {
+        let session = node
+            .session
+            .get()
+            .map(|(session, standing)| (session.facts, standing));
+        let mut facts = Facts {
+            session,
+            clock: ClockFact {
+                ahead: node.clock_ahead(),
+                fits: node.clock_fits(),
+                measured: node.vault.observed().map(|seen| seen.wall),
+                synchronized: node.clock.synchronized(),
+            },
+            ..Facts::default()
+        };
+        for spec in &node.config.certificates {
+            let identity = facts.session.as_ref().map(|(session, _)| &session.identity);
+            let quarantined = records.certificate(&spec.name).quarantined;
+            let fact = certs::examine(node, spec, identity, &quarantined);
+            facts.certificates.insert(spec.name.clone(), fact);
+        }
+        for consumer in &node.config.consumers {
+            let Some(unit) = &consumer.unit else { continue };
+            if act::is_pending(&node.config, consumer, &facts, records) {
+                facts
+                    .units
+                    .insert(consumer.name.clone(), node.units.state(unit).await);
+            }
+        }
+        facts
+    }
+}

@@ -1,0 +1,285 @@
+//! What must not be forgotten: failures and their backoff, issue budgets, which generation each
+//! consumer has, what was quarantined. In /var/lib, so that a reboot loop cannot reset a budget
+//! and a kill between commit and act still acts.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::act::{Acted, RolledBack};
+use super::certs::store::Generation;
+use super::{Done, DutyId};
+use crate::backoff;
+use crate::error::{Code, Error, Result};
+use crate::host::files::Root;
+
+/// Where the records are kept.
+pub const PATH: &str = "/var/lib/nodeagent/records.json";
+
+/// The form of the file; another one is not read.
+const SCHEMA: u32 = 1;
+
+/// A record file larger than this is none.
+const LIMIT: usize = 4 << 20;
+
+/// The records, whole.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Records {
+    schema: u32,
+    duties: BTreeMap<DutyId, DutyRecord>,
+    certificates: BTreeMap<String, CertRecord>,
+    consumers: BTreeMap<String, ConsumerRecord>,
+}
+
+/// How a duty has fared.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DutyRecord {
+    /// When it last succeeded.
+    pub last_success: Option<Timestamp>,
+    /// Its failures since then.
+    pub failure: Option<Failure>,
+    /// It is not tried before this instant.
+    pub not_before: Option<Timestamp>,
+}
+
+/// A run of failures.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What went wrong last.
+    pub code: Code,
+    /// Its text.
+    pub text: String,
+    /// What a person does about it.
+    pub advice: Option<String>,
+    /// When the run of failures began.
+    pub since: Timestamp,
+    /// How many there were in a row.
+    pub count: u32,
+}
+
+/// What is remembered of a certificate.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CertRecord {
+    /// When certificates were asked for, in the last hour.
+    pub issues: Vec<Timestamp>,
+    /// When the published generation was committed.
+    pub committed: Option<Timestamp>,
+    /// Generations that a consumer failed with.
+    pub quarantined: Vec<Generation>,
+    /// When the last generation was taken back.
+    pub rolled_back: Option<Timestamp>,
+}
+
+/// What is remembered of a consumer.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ConsumerRecord {
+    /// The generation of each certificate that the consumer is known to have.
+    pub applied: BTreeMap<String, Generation>,
+    /// The act under way, or the one that failed, for the generations that it was for.
+    pub act: Option<ActRecord>,
+    /// When the served certificate was last seen to be the one on disk.
+    pub proved: Option<Timestamp>,
+    /// The serial that was served then.
+    pub served: Option<String>,
+    /// What was done last, and when.
+    pub last_act: Option<(Timestamp, String)>,
+}
+
+/// An act, recorded before it begins: there is one for a set of generations, not more.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ActRecord {
+    /// The generations it is for.
+    pub target: BTreeMap<String, Generation>,
+    /// When it began.
+    pub begun: Timestamp,
+    /// It was carried out and did not succeed: it is not carried out again.
+    #[serde(default)]
+    pub ended: bool,
+}
+
+impl Default for Records {
+    fn default() -> Records {
+        Records {
+            schema: SCHEMA,
+            duties: BTreeMap::new(),
+            certificates: BTreeMap::new(),
+            consumers: BTreeMap::new(),
+        }
+    }
+}
+
+impl Records {
+    /// Reads the records. Ones that cannot be read are put aside, not lost, and the error says
+    /// so; the agent goes on with none.
+    pub fn load(root: &Root) -> Result<Records> {
+        let Some(bytes) = root.read_optional(Path::new(PATH), LIMIT)? else {
+            return Ok(Records::default());
+        };
+        let fault = match serde_json::from_slice::<Records>(&bytes) {
+            Ok(records) if records.schema == SCHEMA => return Ok(records),
+            Ok(records) => format!("schema {} is not {SCHEMA}", records.schema),
+            Err(error) => format!("line {}: {error}", error.line()),
+        };
+        let aside = format!("{PATH}.unreadable");
+        root.write_atomic(Path::new(&aside), &bytes, 0o600, None)?;
+        Err(Error::new(Code::Disk, fault).at(PATH).advise(format!(
+            "nothing: the agent began new records; the old ones are in {aside}"
+        )))
+    }
+
+    /// Writes the records, fsynced.
+    pub fn save(&self, root: &Root) -> Result<()> {
+        let bytes = serde_json::to_vec_pretty(self)
+            .map_err(|error| Error::new(Code::Bug, error.to_string()).at(PATH))?;
+        root.write_atomic(Path::new(PATH), &bytes, 0o600, None)
+    }
+
+    /// How a duty has fared.
+    pub fn duty(&self, id: &DutyId) -> DutyRecord {
+        self.duties.get(id).cloned().unwrap_or_default()
+    }
+
+    /// All duties that are failing.
+    pub fn failures(&self) -> impl Iterator<Item = (&DutyId, &Failure)> {
+        self.duties
+            .iter()
+            .filter_map(|(id, duty)| Some((id, duty.failure.as_ref()?)))
+    }
+
+    /// What is remembered of a certificate.
+    pub fn certificate(&self, name: &str) -> CertRecord {
+        self.certificates.get(name).cloned().unwrap_or_default()
+    }
+
+    /// What is remembered of a consumer.
+    pub fn consumer(&self, name: &str) -> ConsumerRecord {
+        self.consumers.get(name).cloned().unwrap_or_default()
+    }
+
+    /// Counts an issue before it is asked for, so that a crash cannot make it free.
+    pub fn count_issue(&mut self, name: &str, now: Timestamp) {
+        let record = self.certificates.entry(name.to_string()).or_default();
+        record
+            .issues
+            .retain(|at| now.duration_since(*at) < SignedDuration::from_hours(1));
+        record.issues.push(now);
+    }
+
+    /// Notes a success. Says whether that is a change of state.
+    pub fn succeeded(&mut self, id: &DutyId, done: &Done, now: Timestamp) -> bool {
+        let duty = self.duties.entry(id.clone()).or_default();
+        let changed = duty.failure.take().is_some();
+        duty.last_success = Some(now);
+        duty.not_before = None;
+        match done {
+            Done::Session(_) => {}
+            Done::Committed(commit) => self.note_commit(commit, now),
+            Done::Acted(Acted::Adopted(adopted)) => self.note_adoption(adopted, now),
+            Done::Acted(Acted::Intends(name, act)) => {
+                self.consumers.entry(name.clone()).or_default().act = Some(act.clone());
+            }
+            Done::Acted(Acted::RolledBack(back)) => self.note_rollback(back, now),
+        }
+        changed
+    }
+
+    fn note_commit(&mut self, commit: &super::certs::Commit, now: Timestamp) {
+        let record = self.certificates.entry(commit.name.clone()).or_default();
+        record.committed = Some(now);
+        if commit.issued {
+            record.rolled_back = None;
+        }
+        // What the consumer failed with before says nothing of the new generation.
+        let act = self
+            .duties
+            .entry(DutyId::Act(commit.consumer.clone()))
+            .or_default();
+        act.not_before = None;
+    }
+
+    fn note_adoption(&mut self, adopted: &super::act::Adopted, now: Timestamp) {
+        let consumer = self.consumers.entry(adopted.consumer.clone()).or_default();
+        consumer.applied.clone_from(&adopted.applied);
+        consumer.act = None;
+        if let Some(serial) = &adopted.served {
+            consumer.proved = Some(now);
+            consumer.served = Some(serial.clone());
+        }
+        if let Some(word) = adopted.act {
+            consumer.last_act = Some((now, word.to_string()));
+        }
+    }
+
+    fn note_rollback(&mut self, back: &RolledBack, now: Timestamp) {
+        for (name, bad) in &back.quarantined {
+            let record = self.certificates.entry(name.clone()).or_default();
+            record.quarantined.push(*bad);
+            let excess = record.quarantined.len().saturating_sub(KEPT_QUARANTINED);
+            record.quarantined.drain(..excess);
+            record.rolled_back = Some(now);
+        }
+        let consumer = self.consumers.entry(back.consumer.clone()).or_default();
+        consumer.applied.clone_from(&back.applied);
+        consumer.act = None;
+        consumer.last_act = Some((now, "rolled back".into()));
+    }
+
+    /// Notes a failure with its backoff. Says whether that is a change of state: the first of a
+    /// run, or one of another code.
+    pub fn failed(&mut self, id: &DutyId, error: &Error, now: Timestamp, seed: u64) -> bool {
+        let duty = self.duties.entry(id.clone()).or_default();
+        let before = duty.failure.take();
+        let same = before
+            .as_ref()
+            .filter(|failure| failure.code == error.code());
+        let count = same.map_or(1, |failure| failure.count.saturating_add(1));
+        let wait = backoff::delay(error.kind(), count, error.wait(), seed ^ salt(id));
+        duty.not_before = Some(after(now, wait));
+        let changed = same.is_none();
+        if let DutyId::Act(name) = id
+            && matches!(error.code(), Code::RestartFailed | Code::NotServed)
+            && let Some(act) = self.consumers.get_mut(name).and_then(|c| c.act.as_mut())
+        {
+            act.ended = true;
+        }
+        duty.failure = Some(Failure {
+            code: error.code(),
+            text: format!("{error:#}"),
+            advice: error.advice().map(String::from),
+            since: before.map_or(now, |failure| failure.since),
+            count,
+        });
+        changed
+    }
+
+    /// A step of the wall clock backwards must not turn a backoff of minutes into one of hours.
+    pub fn forget_future(&mut self, now: Timestamp) {
+        let longest = after(now, LONGEST_BACKOFF);
+        for duty in self.duties.values_mut() {
+            duty.not_before = duty.not_before.filter(|until| *until <= longest);
+        }
+        for record in self.certificates.values_mut() {
+            record.issues.retain(|at| *at <= now);
+        }
+    }
+}
+
+/// As long as [`backoff::delay`] can be, and a `Retry-After`'s quarter on top.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(2 * 3600);
+
+/// How many quarantined generations are remembered; `status` shows the last.
+const KEPT_QUARANTINED: usize = 8;
+
+fn salt(id: &DutyId) -> u64 {
+    backoff::hash(&id.to_string())
+}
+
+fn after(now: Timestamp, wait: Duration) -> Timestamp {
+    now.checked_add(wait).unwrap_or(Timestamp::MAX)
+}

@@ -1,0 +1,319 @@
+//! The session with Vault: log in, keep the token alive, and watch the clock by Vault's.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Due, DutyId, Facts, Records, Why};
+use crate::backoff;
+use crate::config::Config;
+use crate::error::{Code, Kind, Result};
+use crate::node::{Node, Session, SessionFacts, Standing};
+use crate::wire::vault::Auth;
+
+/// While the clock is out of its bound it is measured this often, so that its repair is seen.
+pub const CLOCK_INTERVAL: SignedDuration = SignedDuration::from_secs(60);
+
+/// Renewals that fail this often in a row are not going to succeed: a log-in tells why, or cures
+/// it. Vault answers 500 where the instance's entry is gone, and a renewal cannot bring it back.
+const RENEWALS: u32 = 3;
+
+/// When the session is due, and why.
+pub fn due(config: &Config, facts: &Facts, _records: &Records, now: Timestamp) -> Due {
+    let Some((session, standing)) = &facts.session else {
+        return Due::Now(Why::Missing);
+    };
+    match standing {
+        Standing::Stored => return Due::Now(Why::Unproved),
+        Standing::Doubtful => return Due::Now(Why::Refused),
+        Standing::Proved => {}
+    }
+    if session.mount != config.identity.mount || session.role != config.identity.role {
+        return Due::Now(Why::SpecChanged);
+    }
+    let renewal = renew_at(session);
+    if renewal <= now {
+        return Due::Now(Why::Expiring);
+    }
+    match measure_at(facts) {
+        Some(at) if at <= now => Due::Now(Why::ClockDoubtful),
+        Some(at) => Due::At(at.min(renewal)),
+        None => Due::At(renewal),
+    }
+}
+
+/// When a session is renewed or replaced: after 60 to 70 % of its lease, by the token's own hash.
+pub fn renew_at(session: &SessionFacts) -> Timestamp {
+    let share = 0.6 + 0.1 * backoff::fraction(backoff::hash(&session.accessor), 0);
+    let wait = SignedDuration::from_secs_f64(session.lease().as_secs_f64().max(0.0) * share);
+    session.since.checked_add(wait).unwrap_or(session.expires)
+}
+
+fn measure_at(facts: &Facts) -> Option<Timestamp> {
+    if facts.clock.fits {
+        return None;
+    }
+    facts.clock.measured?.checked_add(CLOCK_INTERVAL).ok()
+}
+
+/// What to do about a session that is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Plan {
+    /// Ask Vault whether it takes the stored token.
+    Prove,
+    /// Renew the token.
+    Renew,
+    /// Get a new token.
+    LogIn,
+    /// Measure the clock.
+    Measure,
+}
+
+fn plan(why: Why, session: Option<&SessionFacts>, failures: u32, now: Timestamp) -> Plan {
+    match (why, session) {
+        (Why::ClockDoubtful, _) => Plan::Measure,
+        (Why::Unproved, Some(session)) if session.expires > now => Plan::Prove,
+        (Why::Expiring, Some(session)) if may_renew(session, failures, now) => Plan::Renew,
+        _ => Plan::LogIn,
+    }
+}
+
+/// A token that is not renewable, whose lease was cut, whose renewal keeps failing or whose last
+/// quarter has begun is replaced.
+fn may_renew(session: &SessionFacts, failures: u32, now: Timestamp) -> bool {
+    let left = now.duration_until(session.expires);
+    session.renewable
+        && !session.is_cut()
+        && failures < RENEWALS
+        && left.as_secs_f64() > session.lease().as_secs_f64() / 4.0
+}
+
+/// Does what is due; the word says what was done.
+pub async fn perform(node: &Node, why: Why, records: &Records) -> Result<&'static str> {
+    let held = node.session.get().map(|(session, _)| session);
+    let failures = records
+        .duty(&DutyId::Session)
+        .failure
+        .map_or(0, |failure| failure.count);
+    let plan = plan(
+        why,
+        held.as_ref().map(|held| &held.facts),
+        failures,
+        node.clock.now(),
+    );
+    match (plan, held) {
+        (Plan::Measure, _) => node.vault.health().await.map(|_| "measured the clock"),
+        (Plan::Prove, Some(held)) => match prove(node, held).await {
+            Err(error) if error.kind() == Kind::Unauthenticated => log_in(node).await,
+            other => other,
+        },
+        (Plan::Renew, Some(held)) => match renew(node, held).await {
+            Err(error) if error.kind() == Kind::Unauthenticated => log_in(node).await,
+            other => other,
+        },
+        _ => log_in(node).await,
+    }
+}
+
+async fn prove(node: &Node, held: Session) -> Result<&'static str> {
+    let known = node.vault.lookup_self(&held.token).await;
+    let known = known.map_err(|error| error.during("trying the stored token"))?;
+    let now = node.clock.now();
+    let mut session = held;
+    session.facts.renewable = known.renewable;
+    // A token without an end (a root token) has no lease to plan by; it is not ours to keep.
+    session.facts.expires = after(now, known.ttl);
+    session.facts.since = session.facts.since.min(now);
+    node.session.set(session, Standing::Proved);
+    Ok("took up the stored token")
+}
+
+async fn renew(node: &Node, held: Session) -> Result<&'static str> {
+    let asked = std::time::Duration::from_secs(held.facts.asked_s);
+    let auth = node.vault.renew_self(&held.token, asked).await;
+    let auth = auth.map_err(|error| error.during("renewing the token"))?;
+    let now = node.clock.now();
+    let mut session = held;
+    session.facts.since = now;
+    session.facts.expires = after(now, auth.lease);
+    session.facts.renewable = auth.renewable;
+    node.session.set(session.clone(), Standing::Proved);
+    node.store_session(&session)?;
+    Ok("renewed the token")
+}
+
+async fn log_in(node: &Node) -> Result<&'static str> {
+    let evidence = node.attestor.evidence().await;
+    let evidence = evidence.map_err(|error| error.during("proving the node's identity"))?;
+    let mount = node.config.identity.mount.clone();
+    let Auth {
+        token,
+        accessor,
+        lease,
+        renewable,
+        ..
+    } = node
+        .vault
+        .login(&mount, &evidence.login)
+        .await
+        .map_err(|error| error.during("logging in to vault"))?;
+    let now = node.clock.now();
+    let facts = SessionFacts {
+        accessor,
+        identity: evidence.identity,
+        mount,
+        role: node.config.identity.role.clone(),
+        since: now,
+        expires: after(now, lease),
+        asked_s: lease.as_secs(),
+        renewable,
+    };
+    let session = Session { token, facts };
+    node.session.set(session.clone(), Standing::Proved);
+    node.store_session(&session)?;
+    Ok("logged in")
+}
+
+fn after(now: Timestamp, wait: std::time::Duration) -> Timestamp {
+    now.checked_add(wait).unwrap_or(Timestamp::MAX)
+}
+
+/// Whether a failure elsewhere makes the session doubtful: the token itself was refused, or a
+/// policy said no for the first time and the log-in may be older than the policy.
+pub fn casts_doubt(code: Code, failures: u32) -> bool {
+    code.kind() == Kind::Unauthenticated || (code == Code::PolicyDenied && failures == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attest::Identity;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
+    fn session(lease: i64, asked: u64) -> SessionFacts {
+        SessionFacts {
+            accessor: "a".into(),
+            identity: Identity {
+                instance_id: "i-0aaa".into(),
+                private_ip: None,
+                region: String::new(),
+                availability_zone: String::new(),
+                account_id: String::new(),
+                image_id: String::new(),
+                instance_type: String::new(),
+            },
+            mount: "aws".into(),
+            role: "worker".into(),
+            since: at(0),
+            expires: at(lease),
+            asked_s: asked,
+            renewable: true,
+        }
+    }
+
+    #[test]
+    fn a_lease_is_renewed_after_60_to_70_percent() {
+        let wait = at(0)
+            .duration_until(renew_at(&session(1000, 1000)))
+            .as_secs();
+        assert!((600..=700).contains(&wait), "{wait}");
+    }
+
+    #[test]
+    fn the_plan_follows_the_reason_and_the_lease() {
+        let whole = session(1000, 1000);
+        let cut = session(500, 1000);
+        let fixed = SessionFacts {
+            renewable: false,
+            ..session(1000, 1000)
+        };
+        for (name, why, held, failures, now, expected) in [
+            ("the first start", Why::Missing, None, 0, 0, Plan::LogIn),
+            (
+                "a stored token",
+                Why::Unproved,
+                Some(&whole),
+                0,
+                100,
+                Plan::Prove,
+            ),
+            (
+                "a stored token that ended",
+                Why::Unproved,
+                Some(&whole),
+                0,
+                1000,
+                Plan::LogIn,
+            ),
+            ("in time", Why::Expiring, Some(&whole), 0, 650, Plan::Renew),
+            (
+                "failing twice",
+                Why::Expiring,
+                Some(&whole),
+                2,
+                660,
+                Plan::Renew,
+            ),
+            (
+                "failing thrice",
+                Why::Expiring,
+                Some(&whole),
+                3,
+                670,
+                Plan::LogIn,
+            ),
+            (
+                "the last quarter",
+                Why::Expiring,
+                Some(&whole),
+                0,
+                760,
+                Plan::LogIn,
+            ),
+            (
+                "the maximum is near",
+                Why::Expiring,
+                Some(&cut),
+                0,
+                310,
+                Plan::LogIn,
+            ),
+            (
+                "not renewable",
+                Why::Expiring,
+                Some(&fixed),
+                0,
+                650,
+                Plan::LogIn,
+            ),
+            ("refused", Why::Refused, Some(&whole), 0, 10, Plan::LogIn),
+            (
+                "another role",
+                Why::SpecChanged,
+                Some(&whole),
+                0,
+                10,
+                Plan::LogIn,
+            ),
+            (
+                "the clock",
+                Why::ClockDoubtful,
+                Some(&whole),
+                9,
+                10,
+                Plan::Measure,
+            ),
+        ] {
+            assert_eq!(plan(why, held, failures, at(now)), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_policy_that_refuses_is_met_with_one_log_in_and_no_more() {
+        assert!(casts_doubt(Code::TokenInvalid, 5));
+        assert!(casts_doubt(Code::PolicyDenied, 1));
+        assert!(!casts_doubt(Code::PolicyDenied, 2));
+        assert!(!casts_doubt(Code::RoleRefused, 1));
+    }
+}

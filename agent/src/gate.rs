@@ -1,0 +1,84 @@
+//! The gate of a consumer: `nodeagent await CONSUMER` ends when all of that consumer's
+//! certificates on disk are complete and valid, fresh or cached. It asks neither Vault nor the
+//! agent: what could run is never kept from running by something that is away.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::config::{Config, ConsumerSpec};
+use crate::duty::certs::leaf::{self, Leaf};
+use crate::duty::certs::publish::{self, Published, Target};
+use crate::error::{Code, Error, Result};
+use crate::host::clock::Clock;
+use crate::host::files::Root;
+use crate::host::users;
+
+/// Between two looks: a certificate is there 0.1 s after it was issued, and a look costs 1 ms.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// What is still missing is told this often.
+const TELL: Duration = Duration::from_secs(60);
+
+/// Waits until all certificates of a consumer are good.
+///
+/// Without a timeout there is no end: the unit of the gate has none either, because a gate that
+/// fails would fail the consumer's start for good, and Vault may be away for hours.
+pub async fn wait(
+    config: &Config,
+    root: &Root,
+    clock: &dyn Clock,
+    consumer: &str,
+    timeout: Option<Duration>,
+) -> Result<()> {
+    let spec = config.consumer(consumer).ok_or_else(|| {
+        let known: Vec<_> = config
+            .consumers
+            .iter()
+            .map(|known| known.name.as_str())
+            .collect();
+        Error::new(
+            Code::Config,
+            format!("`{consumer}` is no consumer of this node"),
+        )
+        .advise(format!("name one of: {}", known.join(", ")))
+    })?;
+    let begun = clock.monotonic();
+    let mut told = None;
+    loop {
+        let Err(missing) = good(config, root, clock, spec) else {
+            return Ok(());
+        };
+        let waited = clock.monotonic().saturating_sub(begun);
+        if timeout.is_some_and(|timeout| waited >= timeout) {
+            return Err(missing.during(format!("waiting for the certificates of {consumer}")));
+        }
+        if told.is_none_or(|told| waited.saturating_sub(told) >= TELL) {
+            tracing::info!(consumer, "waiting: {missing:#}");
+            told = Some(waited);
+        }
+        clock.sleep(PAUSE).await;
+    }
+}
+
+/// Whether all certificates of a consumer are good; the error says which is not, and why.
+fn good(config: &Config, root: &Root, clock: &dyn Clock, spec: &ConsumerSpec) -> Result<()> {
+    let gid = users::group_id(&root.path(Path::new("/etc/group")), &spec.group)?;
+    for cert in config.certificates_of(&spec.name) {
+        let target = Target {
+            consumer: spec.name.clone(),
+            certificate: cert.name.clone(),
+            gid,
+        };
+        let missing = |text: String| Err(Error::new(Code::CertificateBad, text).at(&cert.name));
+        match publish::inspect(root, &target)? {
+            Published::Sound { material, .. } => {
+                leaf::check_validity(&Leaf::of(&material)?, clock.now())
+                    .map_err(|error| error.at(&cert.name))?;
+            }
+            Published::Absent => return missing("there is none yet".into()),
+            Published::Broken { reason } => return missing(reason),
+            Published::Foreign { what } => return missing(format!("{what} is in the way")),
+        }
+    }
+    Ok(())
+}

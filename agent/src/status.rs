@@ -1,0 +1,468 @@
+//! The published status: one document, rendered as JSON and as text.
+//!
+//! [`collect`] is pure. The document lies in /run, so that `status` works when the agent is dead
+//! and for an ordinary user. Within a schema it only grows.
+
+pub mod text;
+
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::config::{CertSpec, Config, ConsumerSpec};
+use crate::duty::facts::CertFact;
+use crate::duty::{Due, Duty, Facts, Hold, Records, act, certs, session};
+use crate::error::{Code, Error, Result};
+use crate::host::files::Root;
+use crate::node::Standing;
+
+/// Where the status is published.
+pub const PATH: &str = "/run/nodeagent/status.json";
+
+/// The form of the document.
+pub const SCHEMA: u32 = 1;
+
+/// How well the node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Health {
+    /// Everything is as it should be. Exit code 0.
+    Healthy,
+    /// Something needs attention; what runs goes on running. Exit code 1.
+    Degraded,
+    /// A certificate is missing or has ended, or the agent cannot work. Exit code 2.
+    Failed,
+}
+
+/// The whole status.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// The form of this document.
+    pub schema: u32,
+    /// How well the node is.
+    pub health: Health,
+    /// The agent itself.
+    pub agent: AgentPart,
+    /// The node.
+    pub node: NodePart,
+    /// The session with Vault.
+    pub vault: VaultPart,
+    /// For how many seconds every certificate lasts if Vault goes away now; nothing while one is
+    /// missing.
+    pub autonomy_s: Option<i64>,
+    /// The certificates.
+    pub certificates: Vec<CertPart>,
+    /// The programs that use them.
+    pub consumers: Vec<ConsumerPart>,
+    /// What needs attention.
+    pub problems: Vec<Problem>,
+}
+
+/// The agent itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AgentPart {
+    /// Its version.
+    pub version: String,
+    /// When it started.
+    pub started: Timestamp,
+    /// When it last looked.
+    pub looked: Timestamp,
+    /// How often it looks, in seconds; after twice as long it is taken for dead.
+    pub interval_s: u64,
+}
+
+impl AgentPart {
+    /// The part of an agent that looked now.
+    pub fn new(started: Timestamp, looked: Timestamp, interval: Duration) -> AgentPart {
+        let version = env!("CARGO_PKG_VERSION").to_string();
+        AgentPart {
+            version,
+            started,
+            looked,
+            interval_s: interval.as_secs(),
+        }
+    }
+}
+
+/// The node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NodePart {
+    /// The cluster's name.
+    pub cluster: String,
+    /// The node's role.
+    pub role: String,
+    /// The instance id, as Vault has accepted it.
+    pub instance_id: Option<String>,
+    /// How many seconds the clock is ahead of Vault's, where that was measured.
+    pub clock_ahead_s: Option<f64>,
+    /// Whether a time service says that it has set the clock.
+    pub clock_synchronized: Option<bool>,
+}
+
+/// The session with Vault.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct VaultPart {
+    /// Vault's address.
+    pub address: String,
+    /// `none`, `stored`, `logged-in` or `refused`.
+    pub session: String,
+    /// When the lease of the token ends.
+    pub expires: Option<Timestamp>,
+    /// When the token is renewed or replaced.
+    pub renew: Option<Timestamp>,
+}
+
+/// One certificate.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CertPart {
+    /// Its name.
+    pub name: String,
+    /// Its consumer.
+    pub consumer: String,
+    /// `good`, `missing`, `broken`, `expired`, `foreign` or `unknown`.
+    pub state: String,
+    /// The serial on disk.
+    pub serial: Option<String>,
+    /// Its end.
+    pub not_after: Option<Timestamp>,
+    /// When the next one is asked for.
+    pub renew: Option<Timestamp>,
+    /// What a due renewal waits for.
+    pub waits_for: Option<String>,
+    /// The published generation.
+    pub generation: Option<u64>,
+    /// The last generation that was taken back.
+    pub quarantined: Option<u64>,
+}
+
+/// One program that uses certificates.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ConsumerPart {
+    /// Its name.
+    pub name: String,
+    /// Its unit.
+    pub unit: Option<String>,
+    /// `current`, `pending`, `failing` or `waiting`.
+    pub state: String,
+    /// The serial that it was last seen to serve.
+    pub served: Option<String>,
+    /// When that was.
+    pub proved: Option<Timestamp>,
+    /// What was done for it last.
+    pub last_act: Option<String>,
+    /// When that was.
+    pub last_act_at: Option<Timestamp>,
+}
+
+/// Something that needs attention.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Problem {
+    /// Which one: an entry of docs/operating.md.
+    pub code: Code,
+    /// Where: a duty's name, or `agent`.
+    pub place: String,
+    /// What was found.
+    pub text: String,
+    /// What to do.
+    pub advice: Option<String>,
+    /// Since when.
+    pub since: Option<Timestamp>,
+}
+
+/// Collects the status; pure.
+pub fn collect(
+    config: &Config,
+    facts: &Facts,
+    records: &Records,
+    agent: AgentPart,
+    own: Option<&Error>,
+) -> Status {
+    let now = agent.looked;
+    let view = View {
+        config,
+        facts,
+        records,
+        now,
+    };
+    let certificates: Vec<_> = config
+        .certificates
+        .iter()
+        .map(|spec| view.certificate(spec))
+        .collect();
+    let problems = view.problems(own);
+    let autonomy = view.autonomy();
+    let health = match () {
+        () if autonomy.is_none_or(|left| left <= 0) => Health::Failed,
+        () if problems.is_empty() => Health::Healthy,
+        () => Health::Degraded,
+    };
+    Status {
+        schema: SCHEMA,
+        health,
+        agent,
+        node: view.node(),
+        vault: view.vault(),
+        autonomy_s: autonomy,
+        certificates,
+        consumers: config
+            .consumers
+            .iter()
+            .map(|spec| view.consumer(spec))
+            .collect(),
+        problems,
+    }
+}
+
+struct View<'a> {
+    config: &'a Config,
+    facts: &'a Facts,
+    records: &'a Records,
+    now: Timestamp,
+}
+
+impl View<'_> {
+    fn node(&self) -> NodePart {
+        let identity = self
+            .facts
+            .session
+            .as_ref()
+            .map(|(session, _)| &session.identity);
+        NodePart {
+            cluster: self.config.cluster.clone(),
+            role: format!("{:?}", self.config.role).to_lowercase(),
+            instance_id: identity.map(|identity| identity.instance_id.clone()),
+            clock_ahead_s: self.facts.clock.ahead.map(|ahead| ahead.as_secs_f64()),
+            clock_synchronized: self.facts.clock.synchronized,
+        }
+    }
+
+    fn vault(&self) -> VaultPart {
+        let held = self.facts.session.as_ref();
+        VaultPart {
+            address: self.config.vault.address.clone(),
+            session: match held.map(|(_, standing)| standing) {
+                None => "none",
+                Some(Standing::Stored) => "stored",
+                Some(Standing::Proved) => "logged-in",
+                Some(Standing::Doubtful) => "refused",
+            }
+            .into(),
+            expires: held.map(|(session, _)| session.expires),
+            renew: held.map(|(session, _)| session::renew_at(session)),
+        }
+    }
+
+    fn certificate(&self, spec: &CertSpec) -> CertPart {
+        let fact = self.facts.certificates.get(&spec.name);
+        let held = fact.and_then(CertFact::held);
+        let due = Duty::Cert(spec).due(self.config, self.facts, self.records, self.now);
+        CertPart {
+            name: spec.name.clone(),
+            consumer: spec.consumer.clone(),
+            state: self.state(fact).into(),
+            serial: held.map(|held| held.leaf.serial.clone()),
+            not_after: held.map(|held| held.leaf.not_after),
+            renew: match due {
+                Due::At(at) => Some(at),
+                Due::Now(_) => Some(self.now),
+                Due::Blocked(_) | Due::Idle => None,
+            },
+            waits_for: match due {
+                Due::Blocked(Hold::Duty(id)) => Some(id.to_string()),
+                Due::Blocked(Hold::Clock) => Some("the clock".into()),
+                Due::Blocked(Hold::Foreign) => Some("a person".into()),
+                _ => None,
+            },
+            generation: held.map(|held| held.generation.0),
+            quarantined: self
+                .records
+                .certificate(&spec.name)
+                .quarantined
+                .last()
+                .map(|g| g.0),
+        }
+    }
+
+    fn state(&self, fact: Option<&CertFact>) -> &'static str {
+        match fact {
+            None | Some(CertFact::Unknown(_)) => "unknown",
+            Some(CertFact::Absent { .. }) => "missing",
+            Some(CertFact::Broken { .. }) => "broken",
+            Some(CertFact::Foreign { .. }) => "foreign",
+            Some(CertFact::Held(held)) if held.leaf.not_after <= self.now => "expired",
+            Some(CertFact::Held(_)) => "good",
+        }
+    }
+
+    fn consumer(&self, spec: &ConsumerSpec) -> ConsumerPart {
+        let record = self.records.consumer(&spec.name);
+        let failing = self.records.duty(&Duty::Act(spec).id()).failure.is_some();
+        let state = match act::due(self.config, spec, self.facts, self.records, self.now) {
+            _ if failing => "failing",
+            Due::Idle => "current",
+            Due::Blocked(_) => "waiting",
+            Due::Now(_) | Due::At(_) => "pending",
+        };
+        ConsumerPart {
+            name: spec.name.clone(),
+            unit: spec.unit.clone(),
+            state: state.into(),
+            served: record.served,
+            proved: record.proved,
+            last_act_at: record.last_act.as_ref().map(|(at, _)| *at),
+            last_act: record.last_act.map(|(_, word)| word),
+        }
+    }
+
+    /// The seconds until the first certificate ends.
+    fn autonomy(&self) -> Option<i64> {
+        let mut least = Some(i64::MAX);
+        for spec in &self.config.certificates {
+            let held = self
+                .facts
+                .certificates
+                .get(&spec.name)
+                .and_then(CertFact::held);
+            let left = held.map(|held| self.now.duration_until(held.leaf.not_after).as_secs());
+            least = least.zip(left).map(|(least, left)| least.min(left));
+        }
+        least
+    }
+
+    fn problems(&self, own: Option<&Error>) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        if let Some(error) = own {
+            problems.push(problem("agent", error, None));
+        }
+        for (id, failure) in self.records.failures() {
+            problems.push(Problem {
+                code: failure.code,
+                place: id.to_string(),
+                text: failure.text.clone(),
+                advice: failure.advice.clone(),
+                since: Some(failure.since),
+            });
+        }
+        problems.extend(self.clock_problem());
+        for spec in &self.config.certificates {
+            problems.extend(self.cert_problem(spec));
+        }
+        problems
+    }
+
+    fn clock_problem(&self) -> Option<Problem> {
+        let ahead = self.facts.clock.ahead.filter(|_| !self.facts.clock.fits)?;
+        let whole = SignedDuration::from_secs(ahead.as_secs());
+        Some(Problem {
+            code: Code::ClockSkew,
+            place: "agent".into(),
+            text: format!("the clock is {whole:#} ahead of vault's; nothing is judged by it"),
+            advice: Some("set the clock: timedatectl timesync-status; chronyc tracking".into()),
+            since: self.facts.clock.measured,
+        })
+    }
+
+    fn cert_problem(&self, spec: &CertSpec) -> Option<Problem> {
+        let place = Duty::Cert(spec).id().to_string();
+        let found = |code, text: String, advice: &str| {
+            let advice = Some(advice.to_string());
+            Some(Problem {
+                code,
+                place: place.clone(),
+                text,
+                advice,
+                since: None,
+            })
+        };
+        let record = self.records.certificate(&spec.name);
+        match self.facts.certificates.get(&spec.name)? {
+            CertFact::Unknown(error) => Some(problem(&place, error, None)),
+            CertFact::Foreign { what } => found(
+                Code::Foreign,
+                format!("{what} was not written by nodeagent; it is left alone"),
+                "move it away; the certificate is published then",
+            ),
+            CertFact::Held(held) if held.leaf.not_after <= self.now => {
+                let text = format!("the certificate ended {}", held.leaf.not_after);
+                found(
+                    Code::AutonomyShort,
+                    text,
+                    "see why it cannot be renewed: the other problems",
+                )
+            }
+            CertFact::Held(held) if self.is_short(held.leaf.not_after, &record) => {
+                let left = self.now.duration_until(held.leaf.not_after);
+                let left = SignedDuration::from_secs(left.as_secs());
+                let text = format!("{left:#} are left, less than the outage to be survived");
+                found(
+                    Code::AutonomyShort,
+                    text,
+                    "see why it cannot be renewed: the other \
+                    problems, and max_ttl of the PKI role",
+                )
+            }
+            CertFact::Absent { .. } | CertFact::Broken { .. } | CertFact::Held(_)
+                if certs::is_exhausted(self.config, &record, self.now) =>
+            {
+                let budget = self.config.issues_per_hour;
+                let text = format!("{budget} certificates were asked for within an hour");
+                found(
+                    Code::IssueBudget,
+                    text,
+                    "see why they do not last: the log of nodeagent",
+                )
+            }
+            _ => None,
+        }
+    }
+
+    fn is_short(&self, end: Timestamp, _record: &crate::duty::records::CertRecord) -> bool {
+        let left = self.now.duration_until(end);
+        left.as_secs_f64() < self.config.survive.as_secs_f64()
+    }
+}
+
+fn problem(place: &str, error: &Error, since: Option<Timestamp>) -> Problem {
+    Problem {
+        code: error.code(),
+        place: place.to_string(),
+        text: format!("{error:#}"),
+        advice: error.advice().map(String::from),
+        since,
+    }
+}
+
+/// Publishes the status: readable by everyone.
+pub fn store(root: &Root, status: &Status) -> Result<()> {
+    let bytes = serde_json::to_vec_pretty(status)
+        .map_err(|error| Error::new(Code::Bug, error.to_string()).at(PATH))?;
+    root.write_atomic(Path::new(PATH), &bytes, 0o644, None)
+}
+
+/// Reads the published status and judges it by its age: an agent that has not looked for twice
+/// its interval is silent, and certificates may have ended since.
+pub fn load(root: &Root, now: Timestamp) -> Result<Status> {
+    let silent = |text: String| {
+        Error::new(Code::AgentSilent, text).advise("systemctl status nodeagent; is it running?")
+    };
+    let bytes = root.read_optional(Path::new(PATH), 4 << 20)?;
+    let bytes = bytes.ok_or_else(|| silent(format!("{PATH} is not there")))?;
+    let mut status: Status = serde_json::from_slice(&bytes)
+        .map_err(|error| silent(format!("{PATH} cannot be read: {error}")))?;
+    let age = now.duration_since(status.agent.looked).as_secs();
+    if age.unsigned_abs() > 2 * status.agent.interval_s {
+        let text = format!("the agent has not looked for {age} s; what follows is as old");
+        status.problems.insert(
+            0,
+            problem("agent", &silent(text), Some(status.agent.looked)),
+        );
+        status.health = status.health.max(Health::Degraded);
+        status.autonomy_s = status.autonomy_s.map(|left| left.saturating_sub(age));
+        if status.autonomy_s.is_some_and(|left| left <= 0) {
+            status.health = Health::Failed;
+        }
+    }
+    Ok(status)
+}

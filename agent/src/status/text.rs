@@ -1,0 +1,225 @@
+//! The status as a person sees it over SSH; pure.
+
+use std::fmt::Write as _;
+
+use jiff::{SignedDuration, Timestamp, Unit};
+
+use super::{CertPart, ConsumerPart, Health, Problem, Status};
+
+/// The whole screen.
+pub fn screen(status: &Status, now: Timestamp) -> String {
+    let mut text = String::new();
+    let lines = [
+        head(status),
+        identity(status),
+        vault(status, now),
+        autonomy(status),
+    ];
+    for line in lines.iter().filter(|line| !line.is_empty()) {
+        push(&mut text, line);
+    }
+    if !status.certificates.is_empty() {
+        push(&mut text, "");
+        let rows = status
+            .certificates
+            .iter()
+            .map(|part| certificate(part, now))
+            .collect();
+        table(
+            &mut text,
+            ["CERTIFICATE", "STATE", "SERIAL", "ENDS", "RENEWED"],
+            rows,
+        );
+    }
+    if !status.consumers.is_empty() {
+        push(&mut text, "");
+        let rows = status
+            .consumers
+            .iter()
+            .map(|part| consumer(part, now))
+            .collect();
+        table(
+            &mut text,
+            ["CONSUMER", "STATE", "SERVES", "SEEN", "LAST ACT"],
+            rows,
+        );
+    }
+    for found in &status.problems {
+        push(&mut text, "");
+        problem(&mut text, found, now);
+    }
+    text
+}
+
+/// One line, for systemd's STATUS=.
+pub fn line(status: &Status) -> String {
+    let problems = status.problems.len();
+    match status.problems.first() {
+        None => format!("{}; {}", word(status.health), autonomy(status)),
+        Some(first) if problems == 1 => format!("{}: {}", word(status.health), first.text),
+        Some(first) => format!(
+            "{}: {} (and {} more)",
+            word(status.health),
+            first.text,
+            problems - 1
+        ),
+    }
+}
+
+fn word(health: Health) -> &'static str {
+    match health {
+        Health::Healthy => "healthy",
+        Health::Degraded => "degraded",
+        Health::Failed => "failed",
+    }
+}
+
+fn head(status: &Status) -> String {
+    format!(
+        "nodeagent {} is {}",
+        status.agent.version,
+        word(status.health)
+    )
+}
+
+fn identity(status: &Status) -> String {
+    let node = &status.node;
+    let id = node.instance_id.as_deref().unwrap_or("unknown");
+    format!("node      {id}, {} of {}", node.role, node.cluster)
+}
+
+fn vault(status: &Status, now: Timestamp) -> String {
+    let vault = &status.vault;
+    let mut line = format!("vault     {}, {}", vault.address, vault.session);
+    if let Some(expires) = vault.expires {
+        write_to(
+            &mut line,
+            format_args!(", token ends {}", distance(now, expires)),
+        );
+    }
+    if let Some(ahead) = status.node.clock_ahead_s.filter(|ahead| ahead.abs() >= 2.0) {
+        write_to(&mut line, format_args!(", clock {ahead:+.0} s"));
+    }
+    line
+}
+
+fn autonomy(status: &Status) -> String {
+    match status.autonomy_s {
+        None => "autonomy  none: a certificate is missing".into(),
+        Some(left) if left <= 0 => "autonomy  none: a certificate has ended".into(),
+        Some(i64::MAX) => String::new(),
+        Some(left) => format!(
+            "autonomy  {} without vault",
+            span(SignedDuration::from_secs(left))
+        ),
+    }
+}
+
+fn certificate(part: &CertPart, now: Timestamp) -> [String; 5] {
+    let renewed = match (&part.waits_for, part.renew) {
+        (Some(what), _) => format!("waits for {what}"),
+        (None, Some(at)) => distance(now, at),
+        (None, None) => "-".into(),
+    };
+    [
+        part.name.clone(),
+        part.state.clone(),
+        short(part.serial.as_deref()),
+        part.not_after.map_or("-".into(), |end| distance(now, end)),
+        renewed,
+    ]
+}
+
+fn consumer(part: &ConsumerPart, now: Timestamp) -> [String; 5] {
+    let act = match (&part.last_act, part.last_act_at) {
+        (Some(word), Some(at)) => format!("{word} {}", distance(now, at)),
+        _ => "-".into(),
+    };
+    [
+        part.name.clone(),
+        part.state.clone(),
+        short(part.served.as_deref()),
+        part.proved.map_or("-".into(), |at| distance(now, at)),
+        act,
+    ]
+}
+
+fn problem(text: &mut String, problem: &Problem, now: Timestamp) {
+    let since = problem.since.map_or(String::new(), |at| {
+        format!(", since {}", span(now.duration_since(at)))
+    });
+    push(
+        text,
+        &format!(
+            "PROBLEM   {} at {}{since}",
+            problem.code.slug(),
+            problem.place
+        ),
+    );
+    push(text, &format!("  found   {}", problem.text));
+    if let Some(advice) = &problem.advice {
+        push(text, &format!("  do      {advice}"));
+    }
+}
+
+/// A serial is 20 bytes: the first four tell it from its neighbours on one screen.
+fn short(serial: Option<&str>) -> String {
+    match serial {
+        None => "-".into(),
+        Some(serial) if serial.len() > 11 => format!("{}…", &serial[..11]),
+        Some(serial) => serial.into(),
+    }
+}
+
+/// `in 11 h 3 min` or `5 s ago`.
+fn distance(now: Timestamp, at: Timestamp) -> String {
+    let until = now.duration_until(at);
+    match until.is_negative() {
+        true => format!("{} ago", span(until.abs())),
+        false => format!("in {}", span(until)),
+    }
+}
+
+/// The two largest units of a duration.
+fn span(duration: SignedDuration) -> String {
+    let seconds = duration
+        .round(Unit::Second)
+        .unwrap_or(duration)
+        .as_secs()
+        .max(0);
+    let (days, hours) = (seconds / 86_400, seconds / 3600 % 24);
+    let (minutes, rest) = (seconds / 60 % 60, seconds % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{rest} s"),
+        (0, 0, _) => format!("{minutes} min {rest} s"),
+        (0, _, _) => format!("{hours} h {minutes} min"),
+        _ => format!("{days} d {hours} h"),
+    }
+}
+
+fn table(text: &mut String, head: [&str; 5], rows: Vec<[String; 5]>) {
+    let mut widths = head.map(str::len);
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let head = head.map(String::from);
+    for row in std::iter::once(&head).chain(&rows) {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(widths) {
+            write_to(&mut line, format_args!("{cell:width$}  "));
+        }
+        push(text, line.trim_end());
+    }
+}
+
+fn push(text: &mut String, line: &str) {
+    text.push_str(line);
+    text.push('\n');
+}
+
+fn write_to(text: &mut String, arguments: std::fmt::Arguments<'_>) {
+    text.write_fmt(arguments)
+        .expect("writing to a String cannot fail");
+}
