@@ -6,6 +6,7 @@ pub mod check;
 pub mod file;
 pub mod layers;
 pub mod names;
+pub mod print;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

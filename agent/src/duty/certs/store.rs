@@ -242,4 +242,6 @@ impl Archive {
 }
 
 #[cfg(test)]
+pub(super) mod fixture;
+#[cfg(test)]
 mod tests;
