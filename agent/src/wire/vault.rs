@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::header::HeaderValue;
-use http::{Request, Response, Uri};
+use http::{Request, Response};
 use jiff::Timestamp;
 use rustify::endpoint::Endpoint;
 use vaultrs::api::EndpointMiddleware;
@@ -357,23 +357,20 @@ fn trust(options: &VaultOptions) -> Result<Trust> {
     let wrong = |text: &str| {
         Error::new(Code::Config, text).advise("write it as https://vault.example:8200")
     };
-    let address: Uri = options
-        .address
-        .parse()
-        .map_err(|_| wrong("the address of Vault is no URL"))?;
-    let authority = address
-        .authority()
-        .map_or("", |authority| authority.as_str());
-    if authority.is_empty() || authority.contains('@') {
+    let address = reqwest::Url::parse(&options.address)
+        .map_err(|error| wrong(&format!("the address of Vault is no URL: {error}")))?;
+    let user = !address.username().is_empty() || address.password().is_some();
+    if user || address.host_str().is_none_or(str::is_empty) {
         return Err(wrong("the address of Vault needs a host and no user name"));
     }
-    if !matches!(address.path(), "" | "/") || address.query().is_some() {
+    let rest = address.query().is_some() || address.fragment().is_some();
+    if rest || !matches!(address.path(), "" | "/") {
         return Err(wrong("the address of Vault must end after host and port"));
     }
-    match (address.scheme_str(), &options.ca_pem) {
-        (Some("http"), _) => Ok(Trust::Plain),
-        (Some("https"), Some(pem)) => Ok(Trust::Pinned(pem.clone())),
-        (Some("https"), None) => Err(wrong("https needs the authorities that sign for Vault")),
+    match (address.scheme(), &options.ca_pem) {
+        ("http", _) => Ok(Trust::Plain),
+        ("https", Some(pem)) => Ok(Trust::Pinned(pem.clone())),
+        ("https", None) => Err(wrong("https needs the authorities that sign for Vault")),
         _ => Err(wrong(
             "the address of Vault begins with neither https:// nor http://",
         )),

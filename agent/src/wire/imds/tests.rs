@@ -63,20 +63,36 @@ async fn a_session_that_has_ended_is_replaced_once() {
 
 #[tokio::test]
 async fn a_document_that_is_not_what_is_signed_is_refused() {
-    let World { aws, model, .. } = world();
+    let World { aws, id, model } = world();
     let client = client(&model);
-    model.lie(Lie::Tampered);
+    let plain = client.get(DOCUMENT).await.expect("its text");
+    let plain = String::from_utf8(plain).expect("JSON");
+    let other = Fault::Status {
+        code: 200,
+        body: plain.replace(
+            &aws.instance(&id).expect("launched").spec.region,
+            "xx-other-1",
+        ),
+        headers: Vec::new(),
+    };
+    model.script(vec![Step::on(DOCUMENT, other)]);
     let error = client
         .signed_document()
         .await
-        .expect_err("a changed document");
+        .expect_err("another document");
     assert_eq!(error.code(), Code::ImdsAnswer);
     assert!(
         format!("{error:#}").contains("the plain one of"),
         "{error:#}"
     );
-    // A document that is consistently another's is Vault's to judge, like the signature.
+    model.script(Vec::new());
+    // Whether a document is ours, and unchanged since it was signed, is Vault's to judge.
     model.lie(Lie::Of(aws.launch(LaunchSpec::default())));
+    client
+        .signed_document()
+        .await
+        .expect("a consistent document");
+    model.lie(Lie::Tampered);
     client
         .signed_document()
         .await
