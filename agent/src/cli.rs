@@ -8,12 +8,13 @@ use clap::{Parser, Subcommand};
 
 use crate::agent::{self, Ending};
 use crate::attest;
-use crate::config;
+use crate::config::{self, Config};
+use crate::duty::certs;
 use crate::error::{Code, Error, Result};
 use crate::gate;
 use crate::host::clock::{Clock, SystemClock};
 use crate::host::files::Root;
-use crate::host::lock::Lock;
+use crate::host::lock::{self, Lock};
 use crate::host::notify::Notifier;
 use crate::host::units::Systemd;
 use crate::node::{Node, SessionCell};
@@ -52,11 +53,19 @@ pub enum Verb {
         #[arg(long, value_name = "SECONDS")]
         timeout: Option<u64>,
     },
+    /// Ask the running agent for a new certificate now, as after a revocation.
+    Renew {
+        /// The certificate's name, as `status` shows it.
+        certificate: String,
+    },
     /// Check the configuration and print every error in it.
     Check,
     /// Print the version.
     Version,
 }
+
+/// Held by the one agent of a node.
+const LOCK: &str = "/run/nodeagent/lock";
 
 /// What a verb ends with: text for standard output, and the exit code.
 #[derive(Debug)]
@@ -89,6 +98,9 @@ pub async fn run(cli: &Cli) -> Result<Outcome> {
             gate::wait(&config, &root, &*clock, consumer, timeout).await?;
             Ok(Outcome::good(""))
         }
+        Verb::Renew { certificate } => {
+            renew(&root, &config::load(&root, clock.now())?, certificate)
+        }
         Verb::Check => {
             let config = config::load(&root, clock.now())?;
             Ok(Outcome::good(format!(
@@ -110,8 +122,7 @@ async fn serve(root: &Root, clock: Arc<SystemClock>) -> Result<Outcome> {
     let notifier = Notifier::from_environment();
     let mut node = Arc::new(build(root, &clock)?);
     agent::make_directories(root)?;
-    let lock = root.path("/run/nodeagent/lock".as_ref());
-    let _held = Lock::acquire(&lock)?;
+    let _held = Lock::acquire(&root.path(LOCK.as_ref()))?;
     tracing::info!(role = ?node.config.role, vault = %node.config.vault.address, "started");
     while agent::run(node.clone(), &notifier).await? == Ending::Reload {
         match build(root, &clock) {
@@ -159,6 +170,28 @@ fn build(root: &Root, clock: &Arc<SystemClock>) -> Result<Node> {
         session,
         seed,
     })
+}
+
+/// Leaves the request and wakes the agent. One that is not running finds it at its start.
+fn renew(root: &Root, config: &Config, name: &str) -> Result<Outcome> {
+    if !config.certificates.iter().any(|spec| spec.name == name) {
+        let known: Vec<_> = config
+            .certificates
+            .iter()
+            .map(|spec| spec.name.as_str())
+            .collect();
+        return Err(Error::new(
+            Code::Config,
+            format!("`{name}` is no certificate of this node"),
+        )
+        .advise(format!("name one of: {}", known.join(", "))));
+    }
+    certs::request_renewal(root, name)?;
+    let text = match lock::wake_holder(&root.path(LOCK.as_ref())) {
+        true => "the agent was told; `nodeagent status` shows the new certificate in a moment\n",
+        false => "the request is left for the agent; it looks every 30 s, or at its start\n",
+    };
+    Ok(Outcome::good(text))
 }
 
 fn show(root: &Root, clock: &dyn Clock, json: bool) -> Result<Outcome> {

@@ -79,6 +79,8 @@ pub enum Why {
     ClockDoubtful,
     /// A new generation was committed.
     Committed,
+    /// A person asked for it.
+    Requested,
 }
 
 /// What a blocked duty waits for.
@@ -205,6 +207,7 @@ impl fmt::Display for Why {
             Why::Refused => "refused",
             Why::ClockDoubtful => "clock-doubtful",
             Why::Committed => "committed",
+            Why::Requested => "requested",
         })
     }
 }

@@ -10,7 +10,7 @@ pub mod request;
 pub mod store;
 
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -26,6 +26,7 @@ use crate::backoff;
 use crate::config::names::Values;
 use crate::config::{CertSpec, Config, Names};
 use crate::error::{Code, Context, Error, Result};
+use crate::host::files::Root;
 use crate::host::users;
 use crate::node::{Node, Standing};
 use crate::wire::vault::SignRequest;
@@ -97,6 +98,9 @@ fn renewal(
     record: &CertRecord,
 ) -> (Timestamp, Option<Why>) {
     let leaf = &held.leaf;
+    if held.flaw == Some(Why::Requested) {
+        return (leaf.not_after, held.flaw);
+    }
     if let Some(back) = record.rolled_back {
         let left = back.duration_until(leaf.not_after);
         let rest = ROLLBACK_REST.max(left / 2);
@@ -201,7 +205,8 @@ pub fn examine(
                 material,
             } => {
                 let leaf = Leaf::of(&material)?;
-                let flaw = flaw(node, spec, identity, &leaf, &material);
+                let asked = is_requested(node, spec).then_some(Why::Requested);
+                let flaw = asked.or_else(|| flaw(node, spec, identity, &leaf, &material));
                 CertFact::Held(Held {
                     generation,
                     leaf,
@@ -281,10 +286,27 @@ pub async fn perform(node: &Node, spec: &CertSpec, records: &Records) -> Result<
     let commit = commit(node, spec, &material)
         .await
         .during(format!("publishing {}", spec.name))?;
+    node.root.unlink(&request_path(&spec.name))?;
     Ok(Commit {
         issued: true,
         ..commit
     })
+}
+
+/// Where a person's wish for a new certificate lies until it is fulfilled. In /run: a wish does
+/// not outlive the boot in which it was made.
+fn request_path(name: &str) -> PathBuf {
+    Path::new("/run/nodeagent/requests").join(name)
+}
+
+fn is_requested(node: &Node, spec: &CertSpec) -> bool {
+    matches!(node.root.stat(&request_path(&spec.name)), Ok(Some(_)))
+}
+
+/// Asks the agent for a new certificate, at once and within its budget.
+pub fn request_renewal(root: &Root, name: &str) -> Result<()> {
+    root.make_dir(Path::new("/run/nodeagent/requests"), 0o700, None)?;
+    root.write_atomic(&request_path(name), b"", 0o600, None)
 }
 
 /// Has Vault sign a new key, and checks the answer.
@@ -377,11 +399,7 @@ pub async fn restore(node: &Node, spec: &CertSpec, material: &Material) -> Resul
 
 /// A number above all that the archive and the published tree know: neither alone can be trusted
 /// to be complete.
-fn next_generation(
-    archive: &Archive,
-    root: &crate::host::files::Root,
-    target: &Target,
-) -> Result<Generation> {
+fn next_generation(archive: &Archive, root: &Root, target: &Target) -> Result<Generation> {
     let archived = archive.list()?.into_iter().max();
     let published = publish::generations(root, target)?.into_iter().max();
     Ok(archived

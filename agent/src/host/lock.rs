@@ -59,6 +59,31 @@ fn open(path: &Path) -> Result<File> {
         })
 }
 
+/// Sends SIGHUP to whoever holds the lock; says whether somebody certainly does.
+pub fn wake_holder(path: &Path) -> bool {
+    let Ok(metadata) = std::fs::metadata(path) else {
+        return false;
+    };
+    let (dev, ino) = (metadata.dev(), metadata.ino());
+    let place = format!(
+        "{:02x}:{:02x}:{ino}",
+        rustix::fs::major(dev),
+        rustix::fs::minor(dev)
+    );
+    let locks = locks();
+    // A signal needs certainty where a message does not: the device has to be the same too. On a
+    // file system that reports another one nobody is told, and the agent looks by itself soon.
+    let line = locks
+        .lines()
+        .find(|line| line.split_whitespace().any(|field| field == place));
+    let pid = line
+        .and_then(|line| holder(line, ino))
+        .and_then(|pid| i32::try_from(pid).ok());
+    pid.is_some_and(|pid| {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGHUP).is_ok()
+    })
+}
+
 fn held(path: &Path, file: &File) -> Error {
     let inode = file.metadata().map(|metadata| metadata.ino()).unwrap_or(0);
     let holder = holder(&locks(), inode);

@@ -142,7 +142,7 @@ fn every_fault_names_its_line_what_was_found_and_what_to_do() {
             "certificate.kubelet-server.dns: `{{host}}` is no variable",
         ),
         (
-            add("[[certificate]]\nname = \"kubelet-server\"\nttl = \"200000h\"\n"),
+            add("[[certificate]]\nname = \"kubelet-server\"\nttl = \"19000000h\"\n"),
             "before a certificate of",
         ),
     ] {

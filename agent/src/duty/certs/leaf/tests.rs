@@ -59,21 +59,21 @@ fn names_are_ours_and_nothing_more() {
         (
             |p| {
                 p.distinguished_name
-                    .push(DnType::from_oid(&[2, 5, 4, 3]), "admin")
+                    .push(DnType::CustomDnType(vec![2, 5, 4, 3]), "admin")
             },
             "common name \"admin\" was not asked for; more than one common name",
         ),
         (
             |p| {
                 p.distinguished_name
-                    .push(DnType::from_oid(&[2, 5, 4, 3]), "node")
+                    .push(DnType::CustomDnType(vec![2, 5, 4, 3]), "node")
             },
             "more than one common name",
         ),
         (
             |p| {
                 p.distinguished_name
-                    .push(DnType::from_oid(&[2, 5, 4, 10]), "system:masters")
+                    .push(DnType::CustomDnType(vec![2, 5, 4, 10]), "system:masters")
             },
             "organisation \"system:masters\" was not asked for",
         ),
