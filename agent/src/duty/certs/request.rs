@@ -50,7 +50,10 @@ fn params(names: &Names) -> Result<CertificateParams> {
 /// its bare OID and a third has no place.
 fn subject(names: &Names) -> Result<DistinguishedName> {
     let mut subject = DistinguishedName::new();
-    let kinds = [DnType::OrganizationName, DnType::CustomDnType(ORGANIZATION.to_vec())];
+    let kinds = [
+        DnType::OrganizationName,
+        DnType::CustomDnType(ORGANIZATION.to_vec()),
+    ];
     if names.organizations.len() > kinds.len() {
         let text = format!(
             "{} organisations, two are possible",

@@ -1,1 +1,234 @@
+//! Files are whole, modes exact, links not followed, and every error says what to do.
 
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+use super::*;
+
+fn root() -> (tempfile::TempDir, Root) {
+    let dir = tempfile::tempdir().unwrap();
+    let root = Root::new(dir.path());
+    (dir, root)
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+#[test]
+fn paths_stay_below_the_root() {
+    let root = Root::new("/r");
+    let cases = [
+        ("/etc/group", "/r/etc/group"),
+        ("etc/group", "/r/etc/group"),
+        ("/../../etc", "/r/etc"),
+        ("/a/./b/../c", "/r/a/c"),
+        ("/", "/r"),
+    ];
+    for (path, expected) in cases {
+        assert_eq!(root.path(Path::new(path)), Path::new(expected), "{path}");
+    }
+}
+
+#[test]
+fn a_write_replaces_the_whole_file_with_the_exact_mode() {
+    let (dir, root) = root();
+    let path = Path::new("/file");
+    let full = dir.path().join("file");
+    root.write_atomic(path, b"first", 0o600, None).unwrap();
+    assert_eq!(
+        (fs::read(&full).unwrap(), mode(&full)),
+        (b"first".to_vec(), 0o600)
+    );
+    let before = fs::metadata(&full).unwrap().ino();
+    fs::write(dir.path().join(".file.nodeagent~"), "leftover of a crash").unwrap();
+    root.write_atomic(path, b"second", 0o666, None).unwrap();
+    assert_eq!(
+        (fs::read(&full).unwrap(), mode(&full)),
+        (b"second".to_vec(), 0o666)
+    );
+    assert_ne!(fs::metadata(&full).unwrap().ino(), before);
+    assert_eq!(
+        fs::read_dir(dir.path()).unwrap().count(),
+        1,
+        "nothing is left in the making"
+    );
+    if own_uid() == 0 {
+        root.write_atomic(path, b"third", 0o640, Some(4711))
+            .unwrap();
+        assert_eq!(
+            (fs::metadata(&full).unwrap().gid(), mode(&full)),
+            (4711, 0o640)
+        );
+    }
+}
+
+#[test]
+fn planted_links_are_replaced_or_refused_and_never_followed() {
+    let (dir, root) = root();
+    let victim = dir.path().join("victim");
+    fs::write(&victim, "precious").unwrap();
+    fs::create_dir(dir.path().join("elsewhere")).unwrap();
+    symlink(&victim, dir.path().join("file")).unwrap();
+    symlink(&victim, dir.path().join(".file.nodeagent~")).unwrap();
+    symlink(dir.path().join("elsewhere"), dir.path().join("dir")).unwrap();
+    root.write_atomic(Path::new("/file"), b"ours", 0o600, None)
+        .unwrap();
+    assert_eq!(fs::read(&victim).unwrap(), b"precious");
+    assert!(!dir.path().join("file").is_symlink());
+    symlink(&victim, dir.path().join("new")).unwrap();
+    let refused = [
+        root.write_new(Path::new("/new"), b"ours", 0o600, None),
+        root.write_atomic(Path::new("/dir/file"), b"ours", 0o600, None),
+        root.make_dir(Path::new("/dir"), 0o700, None),
+        root.make_dir(Path::new("/dir/below"), 0o700, None),
+        root.swap_link(Path::new("/dir"), "current", "1"),
+        root.list(Path::new("/dir")).map(drop),
+    ];
+    for (index, result) in refused.into_iter().enumerate() {
+        let error = result.expect_err("a link stands there");
+        assert_eq!(error.code(), Code::Foreign, "{index}: {error:#}");
+        assert!(error.advice().is_some(), "{error:#}");
+    }
+    assert_eq!(fs::read(&victim).unwrap(), b"precious");
+    assert_eq!(
+        fs::read_dir(dir.path().join("elsewhere")).unwrap().count(),
+        0
+    );
+}
+
+#[test]
+fn a_cut_before_any_change_leaves_the_old_file_or_the_new() {
+    for changes in 0.. {
+        let (dir, root) = root();
+        let path = Path::new("/file");
+        root.write_atomic(path, b"old", 0o600, None).unwrap();
+        power::cut_after(Some(changes));
+        let done = root.write_atomic(path, b"new", 0o600, None).is_ok();
+        power::cut_after(None);
+        let found = root.read(path, 100).unwrap();
+        assert!(
+            found == b"old" || found == b"new",
+            "after {changes}: {found:?}"
+        );
+        root.write_atomic(path, b"next", 0o600, None).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        if done {
+            assert!(changes > 3, "every change was counted");
+            return;
+        }
+    }
+}
+
+#[test]
+fn reading_has_a_limit_and_waits_for_no_pipe() {
+    let (dir, root) = root();
+    fs::write(dir.path().join("file"), "12345").unwrap();
+    assert_eq!(root.read(Path::new("/file"), 5).unwrap(), b"12345");
+    let error = root.read(Path::new("/file"), 4).unwrap_err();
+    assert!(
+        format!("{error:#}").contains("larger than 4 bytes"),
+        "{error:#}"
+    );
+    assert!(root.read_optional(Path::new("/none"), 5).unwrap().is_none());
+    let error = root.read(Path::new("/none"), 5).unwrap_err();
+    assert!(
+        format!("{error:#}").contains("/none: No such file"),
+        "{error:#}"
+    );
+    nix::unistd::mkfifo(&dir.path().join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for name in ["/pipe", "/"] {
+        let error = root.read(Path::new(name), 5).unwrap_err();
+        assert!(
+            format!("{error:#}").contains("not a regular file"),
+            "{error:#}"
+        );
+    }
+}
+
+#[test]
+fn directories_are_made_with_their_parents_and_put_right() {
+    let (dir, root) = root();
+    let path = Path::new("/var/lib/a");
+    root.make_dir(path, 0o750, None).unwrap();
+    assert_eq!(mode(&dir.path().join("var/lib")), 0o755);
+    assert_eq!(mode(&dir.path().join("var/lib/a")), 0o750);
+    fs::set_permissions(
+        dir.path().join("var/lib/a"),
+        fs::Permissions::from_mode(0o777),
+    )
+    .unwrap();
+    root.make_dir(path, 0o700, None).unwrap();
+    assert_eq!(mode(&dir.path().join("var/lib/a")), 0o700);
+    fs::write(dir.path().join("file"), "").unwrap();
+    let error = root.make_dir(Path::new("/file"), 0o700, None).unwrap_err();
+    assert_eq!(error.code(), Code::Foreign);
+    if own_uid() == 0 {
+        let other = nix::unistd::Uid::from_raw(4711);
+        nix::unistd::chown(&dir.path().join("var/lib/a"), Some(other), None).unwrap();
+        let error = root.make_dir(path, 0o700, None).unwrap_err();
+        assert_eq!(error.code(), Code::Foreign);
+        assert!(
+            format!("{error:#}").contains("belongs to user 4711"),
+            "{error:#}"
+        );
+    }
+}
+
+#[test]
+fn a_link_is_swapped_in_one_step_and_what_is_none_is_refused() {
+    let (dir, root) = root();
+    root.swap_link(Path::new("/"), "current", "1").unwrap();
+    symlink("0", dir.path().join(".current.nodeagent~")).unwrap();
+    root.swap_link(Path::new("/"), "current", "2").unwrap();
+    assert_eq!(
+        root.read_link(Path::new("/current")).unwrap().as_deref(),
+        Some("2")
+    );
+    assert_eq!(root.list(Path::new("/")).unwrap().len(), 1);
+    assert_eq!(root.read_link(Path::new("/none")).unwrap(), None);
+    fs::create_dir(dir.path().join("dir")).unwrap();
+    assert_eq!(
+        root.read_link(Path::new("/dir")).unwrap_err().code(),
+        Code::Foreign
+    );
+    assert_eq!(
+        root.swap_link(Path::new("/"), "dir", "2")
+            .unwrap_err()
+            .code(),
+        Code::Foreign
+    );
+    assert!(dir.path().join("dir").is_dir());
+}
+
+#[test]
+fn a_listing_tells_what_stands_there_and_removal_is_idempotent() {
+    let (dir, root) = root();
+    fs::create_dir(dir.path().join("b")).unwrap();
+    fs::write(dir.path().join("a"), "123").unwrap();
+    symlink("a", dir.path().join("c")).unwrap();
+    let entries = root.list(Path::new("/")).unwrap();
+    let found: Vec<_> = entries
+        .iter()
+        .map(|entry| (entry.name.as_str(), entry.stat.kind))
+        .collect();
+    let kinds = [FileKind::File, FileKind::Directory, FileKind::Link];
+    assert_eq!(
+        found,
+        ["a", "b", "c"].into_iter().zip(kinds).collect::<Vec<_>>()
+    );
+    assert_eq!(entries[0].stat.size, 3);
+    assert_eq!(entries[0].stat.uid, own_uid());
+    assert!(root.list(Path::new("/none")).unwrap().is_empty());
+    for _ in 0..2 {
+        root.unlink(Path::new("/c")).unwrap();
+        root.remove_dir(Path::new("/b")).unwrap();
+    }
+    assert!(root.stat(Path::new("/b")).unwrap().is_none());
+    assert_eq!(root.list(Path::new("/")).unwrap().len(), 1);
+    for index in 0..=LIST_LIMIT {
+        fs::write(dir.path().join(index.to_string()), "").unwrap();
+    }
+    let error = root.list(Path::new("/")).unwrap_err();
+    assert!(format!("{error:#}").contains("more than 4096"), "{error:#}");
+}

@@ -78,7 +78,7 @@ fn names_are_ours_and_nothing_more() {
             "organisation \"system:masters\" was not asked for",
         ),
         (
-            |p| drop(p.distinguished_name.remove(DnType::OrganizationName)),
+            |p| assert!(p.distinguished_name.remove(DnType::OrganizationName)),
             "organisation \"system:nodes\" is missing",
         ),
         (
