@@ -20,9 +20,13 @@ use crate::host::units::Active;
 use crate::node::Node;
 use crate::wire::tls;
 
-/// How long a consumer may take to show a new certificate: a kubelet that watches its files was
-/// seen to take 0.1 s, one that restarts 0.3 s before it listens.
+/// How long a consumer may take to show a new certificate after its act: a kubelet was seen to
+/// listen 0.3 s after its restart, on an idle machine.
 pub const PROBE_LIMIT: Duration = Duration::from_secs(15);
+
+/// How long a consumer may take to show it by itself: one that watches its files was seen to take
+/// 0.1 s, and one that does not never will.
+const LOOK_LIMIT: Duration = Duration::from_secs(5);
 
 /// Between two probes.
 const PROBE_PAUSE: Duration = Duration::from_millis(200);
@@ -234,7 +238,7 @@ impl Case<'_> {
         }
         match (plan(config, self.spec, &changed), recorded) {
             (Plan::Adopt, _) => Ok(self.adopted(None, None)),
-            (Plan::Look, None) => match self.prove().await {
+            (Plan::Look, None) => match self.prove(LOOK_LIMIT).await {
                 Ok(served) => Ok(self.looked(served, &changed)),
                 Err(_) if self.spec.unit.is_some() => Ok(self.intend()),
                 Err(error) => Err(error),
@@ -327,7 +331,7 @@ impl Case<'_> {
         };
         match async {
             done.map(|()| ())?;
-            self.prove().await
+            self.prove(PROBE_LIMIT).await
         }
         .await
         {
@@ -338,7 +342,7 @@ impl Case<'_> {
 
     /// Waits for the consumer to show the certificate on disk; gives its serial. A consumer that
     /// serves none has only to be up.
-    async fn prove(&self) -> Result<Option<String>> {
+    async fn prove(&self, limit: Duration) -> Result<Option<String>> {
         let served = self.target.iter().find(|(cert, _)| cert.usage.serves());
         let (Some(address), Some((_, held))) = (self.spec.probe, served) else {
             return match self.is_up().await? {
@@ -347,9 +351,9 @@ impl Case<'_> {
             };
         };
         let address = address.to_string();
-        let end = self.node.clock.monotonic() + PROBE_LIMIT;
+        let end = self.node.clock.monotonic() + limit;
         loop {
-            let seen = tls::served(&address, None, PROBE_LIMIT / 3).await;
+            let seen = tls::served(&address, None, limit).await;
             match &seen {
                 Ok(seen) if seen.serial == held.leaf.serial => {
                     return Ok(Some(seen.serial.clone()));

@@ -286,7 +286,9 @@ pub async fn perform(node: &Node, spec: &CertSpec, records: &Records) -> Result<
     let commit = commit(node, spec, &material)
         .await
         .during(format!("publishing {}", spec.name))?;
-    node.root.unlink(&request_path(&spec.name))?;
+    if is_requested(node, spec) {
+        node.root.unlink(&request_path(&spec.name))?;
+    }
     Ok(Commit {
         issued: true,
         ..commit

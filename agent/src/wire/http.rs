@@ -263,8 +263,10 @@ fn system(error: &std::io::Error) -> String {
 }
 
 fn untrusted(error: &rustls::Error) -> String {
-    let rustls::Error::InvalidCertificate(reason) = error else {
-        return format!("TLS: {error}");
+    let reason = match error {
+        rustls::Error::InvalidCertificate(reason) => reason,
+        rustls::Error::InvalidMessage(_) => return "this port does not speak TLS".into(),
+        other => return format!("TLS: {other}"),
     };
     match reason {
         CertificateError::UnknownIssuer => {

@@ -70,7 +70,7 @@ async fn handshake(address: &str, server_name: Option<&str>) -> Result<Served> {
             "the server shows a certificate and does not prove that it has its key: {}",
             cause(&error)
         ))),
-        (_, _, Some(error)) => Err(unserved(format!("no TLS there: {}", cause(&error)))),
+        (_, _, Some(error)) => Err(unserved(format!("no TLS handshake: {}", cause(&error)))),
         (_, _, None) => Err(unserved("the server shows no certificate".into())),
     }
 }

@@ -8,6 +8,7 @@ pub mod machine;
 pub mod peer;
 pub mod pki;
 pub mod proxy;
+pub mod sandbox;
 pub mod server;
 pub mod setup;
 pub mod stage;

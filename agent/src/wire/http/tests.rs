@@ -139,6 +139,27 @@ async fn an_answer_without_end_is_cut_at_the_limit() {
 }
 
 #[tokio::test]
+async fn a_wrong_name_and_a_port_without_tls_are_told_apart() {
+    let ca = Ca::new("vault");
+    let trust = Trust::Pinned(ca.pem().as_bytes().to_vec());
+    let named = rig::pki::server_config(&ca.issue(&["vault.example"])).expect("a pair");
+    let options = ServerOptions::new(echo(), ModelClock::real()).tls(named);
+    let server = Server::start(options).expect("a free port");
+    let error = told(&client(long(), &trust), &server.url()).await;
+    assert!(
+        format!("{error:#}").ends_with("does not name the host of this address"),
+        "{error:#}"
+    );
+    let server = plain();
+    let https = server.url().replace("http:", "https:");
+    let error = told(&client(long(), &trust), &https).await;
+    assert!(
+        format!("{error:#}").ends_with("this port does not speak TLS"),
+        "{error:#}"
+    );
+}
+
+#[tokio::test]
 async fn only_the_pinned_authority_is_believed() {
     let (ours, other) = (Ca::new("ours"), Ca::new("other"));
     let server = with_tls(&ours, echo());

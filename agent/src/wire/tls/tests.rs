@@ -151,7 +151,10 @@ async fn what_does_not_answer_in_tls_is_told_with_its_address() {
         }
     });
     let error = served(&address, None, LONG).await.expect_err("no TLS");
-    assert!(format!("{error:#}").contains("no TLS there"), "{error:#}");
+    assert!(
+        format!("{error:#}").contains("this port does not speak TLS"),
+        "{error:#}"
+    );
 }
 
 #[test]

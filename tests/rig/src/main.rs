@@ -1,0 +1,36 @@
+//! `rig`: the sandbox and the benchmarks, for `tests/sandbox` and `tests/bench`.
+
+use std::process::ExitCode;
+
+use rig::sandbox;
+
+const USAGE: &str = "\
+usage: rig AGENT sandbox [--once] [--real]
+
+  --once   do the main job, print the status, end with 0 if all went well
+  --real   with the real Vault and a node that boots (root)
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let outcome = match words.as_slice() {
+        [agent, "sandbox", flags @ ..] => match sandbox::Options::parse(flags) {
+            Some(options) => sandbox::run(agent, options),
+            None => return usage(),
+        },
+        _ => return usage(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("rig: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn usage() -> ExitCode {
+    eprint!("{USAGE}");
+    ExitCode::from(64)
+}
