@@ -314,7 +314,7 @@ impl Case<'_> {
         if act.ended || self.was_restarted(act).await? {
             // It has had its act: only the proof is open.
             return self
-                .prove()
+                .prove(PROBE_LIMIT)
                 .await
                 .map(|served| self.adopted(served, Some("restarted")));
         }
