@@ -194,6 +194,11 @@ fn plan(config: &Config, spec: &ConsumerSpec, changed: &[&CertSpec]) -> Plan {
     }
 }
 
+/// Whether an act failed because of the consumer, and not of systemd or the bus.
+pub fn is_consumers(error: &Error) -> bool {
+    matches!(error.code(), Code::RestartFailed | Code::NotServed)
+}
+
 /// One consumer with all that its act needs.
 struct Case<'a> {
     node: &'a Node,
@@ -319,24 +324,20 @@ impl Case<'_> {
                 .map(|served| self.adopted(served, Some("restarted")));
         }
         let unit = self.spec.unit.as_deref().unwrap_or_default();
+        let (units, limit) = (&self.node.units, self.spec.limit);
         let (done, word) = match plan {
-            Plan::Reload => (
-                self.node.units.reload(unit, self.spec.limit).await,
-                "reloaded",
-            ),
-            _ => (
-                self.node.units.restart(unit, self.spec.limit).await,
-                "restarted",
-            ),
+            Plan::Reload => (units.reload(unit, limit).await, "reloaded"),
+            _ => (units.restart(unit, limit).await, "restarted"),
         };
-        match async {
-            done.map(|()| ())?;
-            self.prove(PROBE_LIMIT).await
-        }
-        .await
-        {
+        let proof = match done {
+            Ok(()) => self.prove(PROBE_LIMIT).await,
+            Err(error) => Err(error),
+        };
+        match proof {
             Ok(served) => Ok(self.adopted(served, Some(word))),
-            Err(error) => self.go_back(error, records).await,
+            // Only the consumer's own failure speaks against its certificate.
+            Err(error) if is_consumers(&error) => self.go_back(error, records).await,
+            Err(error) => Err(error),
         }
     }
 

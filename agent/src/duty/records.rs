@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::act::{Acted, RolledBack};
+use super::act::{self, Acted, RolledBack};
 use super::certs::store::Generation;
 use super::{Done, DutyId};
 use crate::backoff;
@@ -243,7 +243,7 @@ impl Records {
         duty.not_before = Some(after(now, wait));
         let changed = same.is_none();
         if let DutyId::Act(name) = id
-            && matches!(error.code(), Code::RestartFailed | Code::NotServed)
+            && act::is_consumers(error)
             && let Some(act) = self.consumers.get_mut(name).and_then(|c| c.act.as_mut())
         {
             act.ended = true;
