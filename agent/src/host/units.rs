@@ -409,3 +409,6 @@ trait Service {
     #[zbus(property, name = "MainPID")]
     fn main_pid(&self) -> zbus::Result<u32>;
 }
+
+#[cfg(test)]
+mod tests;
