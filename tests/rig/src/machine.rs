@@ -181,6 +181,7 @@ impl Machine {
         if self.running.is_some() {
             return Err(self.error("it runs already"));
         }
+        self.cgroup.renew()?;
         let nspawn = Nspawn::spawn(&self.options, &self.disk, &self.network, &self.cgroup)?;
         self.running = Some(nspawn);
         let deadline = Instant::now() + BOOT_LIMIT;
@@ -226,6 +227,14 @@ impl Machine {
         self.exec(argv)?.ok(argv)
     }
 
+    /// An interactive shell in the running machine, to be spawned with the caller's terminal.
+    pub fn shell(&self) -> Result<Command> {
+        let init = self.init().ok_or_else(|| self.error("it is off"))?;
+        let mut shell = enter(init, &["bash", "--login"]);
+        shell.env("TERM", std::env::var_os("TERM").unwrap_or("dumb".into()));
+        Ok(shell)
+    }
+
     /// Puts a file of this mode (octal, `0o644`) in place by a rename, with the directories above
     /// it; root owns it. Works on a machine that is off as well.
     pub fn write(&self, path: &str, bytes: &[u8], mode: u32) -> Result<()> {
@@ -253,11 +262,11 @@ impl Machine {
     /// written; the disk stays. What was written but not fsynced survives all the same, because the
     /// host's page cache does.
     pub fn kill_power(&mut self) -> Result<()> {
-        let killed = self.cgroup.kill();
-        if let Some(nspawn) = self.running.take() {
-            nspawn.reap();
+        self.cgroup.kill()?;
+        match self.running.take() {
+            Some(nspawn) => nspawn.reap(),
+            None => Ok(()),
         }
-        killed
     }
 
     /// Shuts down and boots again.

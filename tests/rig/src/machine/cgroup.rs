@@ -22,15 +22,14 @@ pub(super) struct Cgroup {
 }
 
 impl Cgroup {
-    /// Makes it, empty: what a killed predecessor left running in it is killed.
+    /// The cgroup of this name, without processes: what a killed predecessor left in it is killed.
     pub(super) fn make(slot: &Slot) -> Result<Self> {
         let top = Path::new("/sys/fs/cgroup");
-        let hybrid = top.join("unified");
+        let (hybrid, named) = (top.join("unified"), top.join("systemd"));
         let cgroup = if hybrid.is_dir() {
             Self {
                 unified: hybrid.join(slot.name()),
-                named: Some(top.join("systemd").join(slot.name()))
-                    .filter(|_| top.join("systemd").is_dir()),
+                named: named.is_dir().then(|| named.join(slot.name())),
             }
         } else {
             Self {
@@ -38,11 +37,20 @@ impl Cgroup {
                 named: None,
             }
         };
-        cgroup.remove()?;
-        for directory in cgroup.directories() {
+        cgroup.renew()?;
+        Ok(cgroup)
+    }
+
+    /// Removes it with all below it and makes it again, for another life of the machine. Linux
+    /// counts the kills of each cgroup and kills a process that is cloned from one cgroup into
+    /// another with a different count; systemd clones its services like that, and a cgroup of its
+    /// own that survived a kill would lose each service of the next life at its start.
+    pub(super) fn renew(&self) -> Result<()> {
+        self.remove()?;
+        for directory in self.directories() {
             fs::create_dir(directory).map_err(|error| at(directory, &error))?;
         }
-        Ok(cgroup)
+        Ok(())
     }
 
     /// The files to write a process id to for it to join.

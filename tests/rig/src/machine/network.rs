@@ -53,6 +53,11 @@ impl Network {
         PathBuf::from("/run/netns").join(&self.namespace)
     }
 
+    /// The name of the machine among those of this host.
+    pub(super) fn name(&self) -> &str {
+        &self.namespace
+    }
+
     /// With the namespace goes the interface in it, and with that its other end.
     fn remove(&self) -> Result<()> {
         if self.path().exists() {

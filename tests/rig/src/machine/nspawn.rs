@@ -8,7 +8,10 @@ use std::time::Duration;
 use super::cgroup::Cgroup;
 use super::disk::Disk;
 use super::network::Network;
-use super::{MachineError, MachineOptions, Result, command};
+use super::{MachineError, MachineOptions, Result, command, wait_for};
+
+/// A killed process goes in milliseconds; one in the middle of a flush to a slow disk takes longer.
+const KILLED_LIMIT: Duration = Duration::from_secs(20);
 
 /// A running machine.
 #[derive(Debug)]
@@ -70,10 +73,13 @@ impl Nspawn {
         }
     }
 
-    /// Takes leave of a process that has been killed.
-    pub(super) fn reap(mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
+    /// Waits for the end of processes that have been killed. They are out of their cgroup before
+    /// they are gone, and hold the disk until then; process 1 is the last of its namespace to go.
+    pub(super) fn reap(mut self) -> Result<()> {
+        self.wait(KILLED_LIMIT)?;
+        let Some(init) = self.init else { return Ok(()) };
+        let what = format!("process {init}, the machine's process 1, is gone");
+        wait_for(&what, KILLED_LIMIT, || is_gone(init).then_some(()))
     }
 }
 
@@ -107,7 +113,9 @@ fn arguments(options: &MachineOptions, disk: &Disk, network: &Network) -> Vec<St
         "--network-namespace-path={}",
         network.path().display()
     ));
-    arguments.push(format!("--machine={}", options.name));
+    // Two tests may both have a machine whose host name is node0; systemd-nspawn keeps files by the
+    // machine's name.
+    arguments.push(format!("--machine={}", network.name()));
     arguments.push(format!("--hostname={}", options.name));
     for (host, inside) in &options.binds {
         let (host, inside) = (host.display(), inside.display());
@@ -136,4 +144,10 @@ fn is_init(pid: u32) -> bool {
     let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
     let ids: Vec<&str> = ids.unwrap_or_default().split_whitespace().collect();
     ids.len() > 1 && ids.last() == Some(&"1")
+}
+
+/// Gone, or dead and not yet collected by the host's process 1.
+fn is_gone(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"));
+    status.map_or(true, |status| status.contains("State:\tZ"))
 }

@@ -9,6 +9,9 @@ use std::path::PathBuf;
 use super::{MachineError, Result};
 
 const LOCKS: &str = "/run/nodeagent-rig";
+const INOTIFY: &str = "/proc/sys/fs/inotify/max_user_instances";
+/// A machine with a kubelet was seen to take 15 (kubelet 7, systemd 5, containerd 2, D-Bus 1).
+const INOTIFY_PER_MACHINE: u32 = 16;
 
 /// The owner's handle; the number is free again when it is dropped.
 #[derive(Debug)]
@@ -26,7 +29,10 @@ impl Slot {
             let path = PathBuf::from(LOCKS).join(format!("slot-{index}"));
             let lock = File::create(path).map_err(failed)?;
             match lock.try_lock() {
-                Ok(()) => return Ok(Self { index, _lock: lock }),
+                Ok(()) => {
+                    check_inotify(index)?;
+                    return Ok(Self { index, _lock: lock });
+                }
                 Err(TryLockError::WouldBlock) => {}
                 Err(TryLockError::Error(error)) => return Err(failed(error)),
             }
@@ -44,4 +50,23 @@ impl Slot {
     pub(super) fn name(&self) -> String {
         format!("nodeagent-{}", self.index)
     }
+}
+
+/// All machines and the host's own root share one limit. A kubelet that meets it says so in a line
+/// of its log and then notices no change of a certificate for a minute: better no machine than
+/// that.
+fn check_inotify(index: u8) -> Result<()> {
+    let limit = fs::read_to_string(INOTIFY).unwrap_or_default();
+    let Ok(limit) = limit.trim().parse::<u32>() else {
+        return Ok(());
+    };
+    let needed = (u32::from(index) + 1) * INOTIFY_PER_MACHINE;
+    if needed <= limit {
+        return Ok(());
+    }
+    let machines = u32::from(index) + 1;
+    Err(MachineError::new(format!(
+        "{machines} machines may need {needed} inotify instances and the limit is {limit}; \
+         raise it: sysctl fs.inotify.max_user_instances=1024"
+    )))
 }

@@ -92,6 +92,9 @@ fn a_machine_boots_loses_its_power_and_boots_again() {
     );
 
     machine.boot().expect("it boots again");
+    let state = machine.settled(LIMIT).expect("it settles");
+    let failed = machine.exec_ok(&["systemctl", "--failed"]).expect("exec");
+    assert_eq!(state, "running", "{failed}");
     assert_eq!(
         machine.read("/var/lib/kept").expect("it was kept"),
         b"\x00\xff"
