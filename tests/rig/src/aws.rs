@@ -100,10 +100,7 @@ impl LaunchSpec {
     /// The default node with another instance profile (`controller`, `worker`).
     #[must_use]
     pub fn profile(name: &str) -> Self {
-        Self {
-            instance_profile: Some(name.into()),
-            ..Self::default()
-        }
+        Self { instance_profile: Some(name.into()), ..Self::default() }
     }
 }
 
@@ -127,10 +124,7 @@ impl Instance {
     #[must_use]
     pub fn profile_arn(&self) -> Option<String> {
         let name = self.spec.instance_profile.as_ref()?;
-        Some(format!(
-            "arn:aws:iam::{}:instance-profile/{name}",
-            self.spec.account
-        ))
+        Some(format!("arn:aws:iam::{}:instance-profile/{name}", self.spec.account))
     }
 
     /// The ARN of the profile's role, what `bound_iam_role_arn` names.
@@ -147,10 +141,7 @@ impl Instance {
             "us-east-1" => "ec2.internal".to_owned(),
             region => format!("{region}.compute.internal"),
         };
-        format!(
-            "ip-{}.{domain}",
-            self.private_ip.to_string().replace('.', "-")
-        )
+        format!("ip-{}.{domain}", self.private_ip.to_string().replace('.', "-"))
     }
 }
 
@@ -186,11 +177,7 @@ impl World {
 
     fn change(&self, id: &str, change: impl FnOnce(&mut Instance)) {
         let mut instances = lock(&self.instances);
-        change(
-            instances
-                .get_mut(id)
-                .expect("the test names an instance that it launched"),
-        );
+        change(instances.get_mut(id).expect("the test names an instance that it launched"));
     }
 }
 
@@ -244,13 +231,7 @@ impl Aws {
         let private_ip = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 0, 0, 10)) + number);
         let pending_time = self.world.clock.now();
         let state = State::Running;
-        let instance = Instance {
-            id: id.clone(),
-            spec,
-            private_ip,
-            state,
-            pending_time,
-        };
+        let instance = Instance { id: id.clone(), spec, private_ip, state, pending_time };
         instances.insert(id.clone(), instance);
         id
     }
@@ -263,8 +244,7 @@ impl Aws {
 
     /// Stops a running instance.
     pub fn stop(&self, id: &str) {
-        self.world
-            .change(id, |instance| instance.state = State::Stopped);
+        self.world.change(id, |instance| instance.state = State::Stopped);
     }
 
     /// Starts a stopped instance: its document gets a new `pendingTime`.
@@ -278,20 +258,17 @@ impl Aws {
 
     /// Reboots an instance: to AWS nothing happens, `pendingTime` stays.
     pub fn reboot(&self, id: &str) {
-        self.world
-            .change(id, |instance| assert_eq!(instance.state, State::Running));
+        self.world.change(id, |instance| assert_eq!(instance.state, State::Running));
     }
 
     /// Terminates an instance for good.
     pub fn terminate(&self, id: &str) {
-        self.world
-            .change(id, |instance| instance.state = State::Terminated);
+        self.world.change(id, |instance| instance.state = State::Terminated);
     }
 
     /// Gives an instance another image, as if it had been launched from it.
     pub fn change_image(&self, id: &str, image_id: &str) {
-        self.world
-            .change(id, |instance| instance.spec.image_id = image_id.into());
+        self.world.change(id, |instance| instance.spec.image_id = image_id.into());
     }
 
     /// Gives an instance another instance profile, or takes it away.

@@ -1,6 +1,7 @@
-//! A model of systemd's manager on a private peer-to-peer D-Bus socket, as systemd's own
-//! `/run/systemd/private` is one: jobs are queued and answered before they end, `JobRemoved` tells
-//! how they ended, units have states and times. What a unit does when it is restarted is data, so
+//! A model of systemd's manager on a peer-to-peer D-Bus socket. It behaves as systemd does on the
+//! system bus, where it tells only those who subscribed: jobs are queued and answered before they
+//! end, `JobRemoved` tells how they ended, units have states and times. (systemd's own private
+//! socket names a sender that zbus refuses, so the bus is what a client of zbus sees of it.) What a unit does when it is restarted is data, so
 //! that a kubelet that hangs, fails or never comes back needs no kubelet.
 
 mod bus;
@@ -48,7 +49,7 @@ struct Shared {
     units: Mutex<BTreeMap<String, unit::Entry>>,
     calls: Mutex<Vec<Call>>,
     called: Condvar,
-    connections: Mutex<Vec<zbus::Connection>>,
+    clients: Mutex<Vec<bus::Client>>,
     next_job: AtomicU32,
     next_pid: AtomicU32,
 }
@@ -99,7 +100,7 @@ impl Systemd {
             units: Mutex::default(),
             calls: Mutex::default(),
             called: Condvar::new(),
-            connections: Mutex::default(),
+            clients: Mutex::default(),
             next_job: AtomicU32::new(1),
             next_pid: AtomicU32::new(1001),
         });

@@ -100,12 +100,8 @@ impl Signer {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CountryName, "US");
-        params
-            .distinguished_name
-            .push(DnType::OrganizationName, "Amazon Web Services LLC (model)");
-        let certificate = params
-            .self_signed(&certificate_key)
-            .expect("the key signs itself");
+        params.distinguished_name.push(DnType::OrganizationName, "Amazon Web Services LLC (model)");
+        let certificate = params.self_signed(&certificate_key).expect("the key signs itself");
         Self {
             key: RsaKeyPair::from_pkcs8(pkcs8.as_bytes()).expect("a fresh key is good"),
             certificate_pem: certificate.pem(),
@@ -210,13 +206,7 @@ fn der(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
 fn issuer_and_serial(certificate: &[u8]) -> Vec<u8> {
     let (_, parsed) =
         x509_parser::parse_x509_certificate(certificate).expect("a fresh certificate parses");
-    der(
-        SEQUENCE,
-        &[
-            parsed.issuer().as_raw(),
-            &der(INTEGER, &[parsed.raw_serial()]),
-        ],
-    )
+    der(SEQUENCE, &[parsed.issuer().as_raw(), &der(INTEGER, &[parsed.raw_serial()])])
 }
 
 /// Base64 in lines of 64, as the metadata service wraps it; no newline at the end.
@@ -237,9 +227,7 @@ mod tests {
 
     fn unwrapped(text: &str) -> Vec<u8> {
         assert!(text.lines().all(|line| line.len() <= 64));
-        BASE64_STANDARD
-            .decode(text.replace('\n', ""))
-            .expect("base64")
+        BASE64_STANDARD.decode(text.replace('\n', "")).expect("base64")
     }
 
     fn verifies(signer: &Signer, message: &[u8], signature: &[u8]) -> bool {
@@ -247,9 +235,7 @@ mod tests {
         let pem = pem.expect("a PEM").1;
         let certificate = pem.parse_x509().expect("a certificate");
         let key = &certificate.public_key().subject_public_key.data;
-        UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, key)
-            .verify(message, signature)
-            .is_ok()
+        UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, key).verify(message, signature).is_ok()
     }
 
     #[test]

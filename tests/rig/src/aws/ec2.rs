@@ -40,22 +40,14 @@ async fn answer(world: Arc<World>, request: Request) -> Response {
     match action {
         "DescribeInstances" => describe_instances(&world, &parameters),
         "GetInstanceProfile" => instance_profile(&world, &parameters),
-        _ => error(
-            400,
-            "InvalidAction",
-            &format!("The action {action} is not valid"),
-        ),
+        _ => error(400, "InvalidAction", &format!("The action {action} is not valid")),
     }
 }
 
 /// The form in the body, or the query where there is no body.
 fn parameters(request: &Request) -> Parameters {
     let body = String::from_utf8_lossy(&request.body);
-    let form = if body.is_empty() {
-        request.query.as_str()
-    } else {
-        &body
-    };
+    let form = if body.is_empty() { request.query.as_str() } else { &body };
     match reqwest::Url::parse(&format!("http://form/?{form}")) {
         Ok(url) => url.query_pairs().into_owned().collect(),
         Err(_) => Parameters::new(),
@@ -73,9 +65,8 @@ fn describe_instances(world: &World, parameters: &Parameters) -> Response {
         let text = format!("The instance ID '{id}' does not exist");
         return error(400, "InvalidInstanceID.NotFound", &text);
     }
-    let wanted = instances
-        .values()
-        .filter(|instance| ids.is_empty() || ids.contains(&&instance.id));
+    let wanted =
+        instances.values().filter(|instance| ids.is_empty() || ids.contains(&&instance.id));
     let reservations: String = wanted.map(reservation).collect();
     xml(
         200,
@@ -92,11 +83,7 @@ fn reservation(instance: &Instance) -> String {
     let (code, state) = instance.state.wire();
     let profile = instance.profile_arn().map_or_else(String::new, |arn| {
         let id = profile_id(&arn);
-        format!(
-            "<iamInstanceProfile>{}{}</iamInstanceProfile>",
-            el("arn", &arn),
-            el("id", &id)
-        )
+        format!("<iamInstanceProfile>{}{}</iamInstanceProfile>", el("arn", &arn), el("id", &id))
     });
     let tags: String = spec
         .tags
@@ -110,10 +97,7 @@ fn reservation(instance: &Instance) -> String {
         el("privateDnsName", &instance.private_dns()),
         el("instanceType", &spec.instance_type),
         el("launchTime", &aws_time(instance.pending_time)),
-        format!(
-            "<placement>{}</placement>",
-            el("availabilityZone", &spec.availability_zone)
-        ),
+        format!("<placement>{}</placement>", el("availabilityZone", &spec.availability_zone)),
         el("subnetId", &spec.subnet_id),
         el("vpcId", &spec.vpc_id),
         el("privateIpAddress", &instance.private_ip.to_string()),
@@ -129,13 +113,10 @@ fn reservation(instance: &Instance) -> String {
 }
 
 fn instance_profile(world: &World, parameters: &Parameters) -> Response {
-    let name = parameters
-        .get("InstanceProfileName")
-        .map_or("", String::as_str);
+    let name = parameters.get("InstanceProfileName").map_or("", String::as_str);
     let instances = lock(&world.instances);
-    let holder = instances
-        .values()
-        .find(|instance| instance.spec.instance_profile.as_deref() == Some(name));
+    let holder =
+        instances.values().find(|instance| instance.spec.instance_profile.as_deref() == Some(name));
     let arns = holder.and_then(|instance| instance.profile_arn().zip(instance.role_arn()));
     let Some((profile_arn, role_arn)) = arns else {
         let text = format!("Instance Profile {name} cannot be found.");
@@ -184,10 +165,7 @@ fn caller_identity() -> Response {
 /// AWS' profile ids look like `AIPA…`; one that follows from the ARN is enough.
 pub(super) fn profile_id(arn: &str) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, arn.as_bytes());
-    let hex: String = digest.as_ref()[..8]
-        .iter()
-        .map(|byte| format!("{byte:02X}"))
-        .collect();
+    let hex: String = digest.as_ref()[..8].iter().map(|byte| format!("{byte:02X}")).collect();
     format!("AIPA{hex}")
 }
 
@@ -222,9 +200,6 @@ fn xml(status: u16, body: String) -> Response {
 
 /// One element with its text escaped.
 fn el(name: &str, text: &str) -> String {
-    let text = text
-        .replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;");
+    let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     format!("<{name}>{text}</{name}>")
 }

@@ -63,12 +63,7 @@ impl Imds {
     pub(super) fn start(world: Arc<World>, id: &str, bind: SocketAddr) -> io::Result<Self> {
         let clock = world.clock.clone();
         let (sessions, lie) = (Mutex::default(), Mutex::default());
-        let model = Arc::new(Model {
-            world,
-            id: id.into(),
-            sessions,
-            lie,
-        });
+        let model = Arc::new(Model { world, id: id.into(), sessions, lie });
         let answering = Arc::clone(&model);
         let answer = handler(move |request| {
             let answer = answering.answer(&request);
@@ -104,6 +99,12 @@ impl Imds {
     /// Sets what the identity paths serve.
     pub fn lie(&self, lie: Lie) {
         *lock(&self.model.lie) = lie;
+    }
+
+    /// What a request would be answered, without a connection.
+    #[must_use]
+    pub fn answer(&self, request: &Request) -> Response {
+        self.model.answer(request)
     }
 
     /// Ends every session, as a metadata service that restarts does.
@@ -149,27 +150,18 @@ impl Model {
         if request.headers.contains_key("x-forwarded-for") {
             return text(403, "403 - Forbidden");
         }
-        let ttl = request
-            .header(TTL_HEADER)
-            .and_then(|ttl| ttl.trim().parse::<i64>().ok());
+        let ttl = request.header(TTL_HEADER).and_then(|ttl| ttl.trim().parse::<i64>().ok());
         let Some(ttl) = ttl.filter(|ttl| (1..=TTL_MAX_SECONDS).contains(ttl)) else {
             return text(400, "400 - Bad Request");
         };
         let mut secret = [0; 42];
-        ring::rand::SystemRandom::new()
-            .fill(&mut secret)
-            .expect("the system has randomness");
+        ring::rand::SystemRandom::new().fill(&mut secret).expect("the system has randomness");
         let token = BASE64_URL_SAFE.encode(secret);
         let now = self.world.clock.now();
-        let end = now
-            .checked_add(SignedDuration::from_secs(ttl))
-            .unwrap_or(Timestamp::MAX);
+        let end = now.checked_add(SignedDuration::from_secs(ttl)).unwrap_or(Timestamp::MAX);
         let mut sessions = lock(&self.sessions);
         sessions.retain(|_, end| *end > now);
-        assert!(
-            sessions.len() < SESSIONS_MAX,
-            "a client opens sessions without end"
-        );
+        assert!(sessions.len() < SESSIONS_MAX, "a client opens sessions without end");
         sessions.insert(token.clone(), end);
         let mut answer = text(200, &token).with_header(TTL_HEADER, &ttl.to_string());
         answer.ip_ttl = Some(hop_limit);
@@ -179,9 +171,7 @@ impl Model {
     fn authorise(&self, request: &Request) -> Result<(), Response> {
         let now = self.world.clock.now();
         let sessions = lock(&self.sessions);
-        let end = request
-            .header(TOKEN_HEADER)
-            .and_then(|token| sessions.get(token));
+        let end = request.header(TOKEN_HEADER).and_then(|token| sessions.get(token));
         match end {
             Some(end) if *end > now => Ok(()),
             _ => Err(text(401, "401 - Unauthorized")),
@@ -195,19 +185,12 @@ impl Model {
         let served = match lie {
             Lie::None => Some(Served::new(Signer::shared(), document)),
             Lie::Of(other) => {
-                let other = self
-                    .world
-                    .instance(&other)
-                    .expect("the lie names an instance");
+                let other = self.world.instance(&other).expect("the lie names an instance");
                 Some(Served::new(Signer::shared(), identity_document(&other)))
             }
             Lie::Tampered => {
                 let shown = document.replace(&instance.spec.region, "xx-tampered-1");
-                Some(Served {
-                    signer: Signer::shared(),
-                    signed: document,
-                    shown,
-                })
+                Some(Served { signer: Signer::shared(), signed: document, shown })
             }
             Lie::ForeignSigner => Some(Served::new(foreign_signer(), document)),
             Lie::NotADocument => None,
@@ -234,18 +217,13 @@ struct Served {
 
 impl Served {
     fn new(signer: &'static Signer, document: String) -> Self {
-        Self {
-            signer,
-            signed: document.clone(),
-            shown: document,
-        }
+        Self { signer, signed: document.clone(), shown: document }
     }
 
     /// The PKCS #7 of what is signed with what is shown in its place, so that a lie's digest does
     /// not fit.
     fn rsa2048(&self, now: Timestamp) -> String {
-        self.signer
-            .rsa2048_showing(self.signed.as_bytes(), self.shown.as_bytes(), now)
+        self.signer.rsa2048_showing(self.signed.as_bytes(), self.shown.as_bytes(), now)
     }
 }
 
@@ -261,11 +239,8 @@ fn metadata(name: &str, instance: &Instance) -> Response {
         return text(200, value);
     }
     // A directory lists its entries, those that are directories with a slash.
-    let prefix = if name.is_empty() {
-        String::new()
-    } else {
-        format!("{}/", name.trim_end_matches('/'))
-    };
+    let prefix =
+        if name.is_empty() { String::new() } else { format!("{}/", name.trim_end_matches('/')) };
     let mut entries: Vec<String> = values
         .keys()
         .filter_map(|path| path.strip_prefix(&prefix))
@@ -275,11 +250,7 @@ fn metadata(name: &str, instance: &Instance) -> Response {
         })
         .collect();
     entries.dedup();
-    if entries.is_empty() {
-        not_found()
-    } else {
-        text(200, &entries.join("\n"))
-    }
+    if entries.is_empty() { not_found() } else { text(200, &entries.join("\n")) }
 }
 
 fn values(instance: &Instance) -> BTreeMap<String, String> {
@@ -291,10 +262,7 @@ fn values(instance: &Instance) -> BTreeMap<String, String> {
         ("instance-type", spec.instance_type.clone()),
         ("local-hostname", instance.private_dns()),
         ("local-ipv4", instance.private_ip.to_string()),
-        (
-            "placement/availability-zone",
-            spec.availability_zone.clone(),
-        ),
+        ("placement/availability-zone", spec.availability_zone.clone()),
         ("placement/region", spec.region.clone()),
         ("services/domain", "amazonaws.com".into()),
     ]

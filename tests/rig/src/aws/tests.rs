@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::imds::Lie;
 use super::*;
 use crate::pki::install_crypto;
-use crate::server::{Fault, Step};
+use crate::server::{Fault, Request, Step};
 
 fn world() -> (Aws, ModelClock) {
     install_crypto();
@@ -18,19 +18,12 @@ fn world() -> (Aws, ModelClock) {
 
 fn client() -> reqwest::Client {
     let limit = Duration::from_secs(10);
-    reqwest::Client::builder()
-        .no_proxy()
-        .timeout(limit)
-        .build()
-        .expect("a client")
+    reqwest::Client::builder().no_proxy().timeout(limit).build().expect("a client")
 }
 
 async fn read(answer: reqwest::RequestBuilder) -> (u16, String) {
     let answer = answer.send().await.expect("an answer");
-    (
-        answer.status().as_u16(),
-        answer.text().await.expect("a body"),
-    )
+    (answer.status().as_u16(), answer.text().await.expect("a body"))
 }
 
 async fn token(imds: &Imds, ttl: &str) -> (u16, String) {
@@ -50,40 +43,20 @@ async fn call(aws: &Aws, form: &str) -> (u16, String) {
 #[tokio::test]
 async fn a_session_is_asked_for_by_the_rules_and_ends() {
     let (aws, clock) = world();
-    let imds = aws
-        .imds(&aws.launch(LaunchSpec::default()))
-        .expect("a free port");
-    for (ttl, status) in [
-        ("0", 400),
-        ("21601", 400),
-        ("x", 400),
-        ("1", 200),
-        ("21600", 200),
-    ] {
+    let imds = aws.imds(&aws.launch(LaunchSpec::default())).expect("a free port");
+    for (ttl, status) in [("0", 400), ("21601", 400), ("x", 400), ("1", 200), ("21600", 200)] {
         assert_eq!(token(&imds, ttl).await.0, status, "{ttl}");
     }
     let url = format!("{}/latest/api/token", imds.url());
     assert_eq!(read(client().put(&url)).await.0, 400);
-    let forwarded = client()
-        .put(&url)
-        .header("X-aws-ec2-metadata-token-ttl-seconds", "60");
-    assert_eq!(
-        read(forwarded.header("X-Forwarded-For", "10.0.0.1"))
-            .await
-            .0,
-        403
-    );
+    let forwarded = client().put(&url).header("X-aws-ec2-metadata-token-ttl-seconds", "60");
+    assert_eq!(read(forwarded.header("X-Forwarded-For", "10.0.0.1")).await.0, 403);
 
     let (_, session) = token(&imds, "60").await;
     let id = "meta-data/instance-id";
     assert_eq!(get(&imds, &session, id).await.0, 200);
     assert_eq!(get(&imds, "wrong", id).await.0, 401);
-    assert_eq!(
-        read(client().get(format!("{}/latest/{id}", imds.url())))
-            .await
-            .0,
-        401
-    );
+    assert_eq!(read(client().get(format!("{}/latest/{id}", imds.url()))).await.0, 401);
     clock.advance(SignedDuration::from_secs(60));
     assert_eq!(get(&imds, &session, id).await.0, 401);
 }
@@ -106,24 +79,12 @@ async fn metadata_is_the_instance_s_and_directories_list() {
         ("meta-data/tags/instance/Name", "node-1"),
         ("user-data", "{}"),
     ] {
-        assert_eq!(
-            get(&imds, &session, path).await,
-            (200, wanted.to_owned()),
-            "{path}"
-        );
+        assert_eq!(get(&imds, &session, path).await, (200, wanted.to_owned()), "{path}");
     }
     let info: Value =
         serde_json::from_str(&get(&imds, &session, "meta-data/iam/info").await.1).expect("JSON");
-    assert_eq!(
-        info["InstanceProfileArn"],
-        "arn:aws:iam::123456789012:instance-profile/controller"
-    );
-    assert!(
-        get(&imds, &session, "meta-data")
-            .await
-            .1
-            .contains("\niam/\ninstance-id\n")
-    );
+    assert_eq!(info["InstanceProfileArn"], "arn:aws:iam::123456789012:instance-profile/controller");
+    assert!(get(&imds, &session, "meta-data").await.1.contains("\niam/\ninstance-id\n"));
     assert_eq!(get(&imds, &session, "meta-data/x").await.0, 404);
 }
 
@@ -134,9 +95,7 @@ async fn only_a_start_renews_the_pending_time() {
     let imds = aws.imds(&id).expect("a free port");
     let session = token(&imds, "21600").await.1;
     let document = async || {
-        let text = get(&imds, &session, "dynamic/instance-identity/document")
-            .await
-            .1;
+        let text = get(&imds, &session, "dynamic/instance-identity/document").await.1;
         serde_json::from_str::<Value>(&text).expect("JSON")
     };
     assert_eq!(document().await["pendingTime"], "2026-11-21T12:00:00Z");
@@ -158,11 +117,8 @@ async fn ec2_describes_what_is_and_refuses_as_told() {
     aws.change_image(&id, "ami-2");
     let (status, xml) = call(&aws, &form).await;
     assert_eq!(status, 200);
-    for part in [
-        "<imageId>ami-2</imageId>",
-        "<name>running</name>",
-        ":instance-profile/controller",
-    ] {
+    for part in ["<imageId>ami-2</imageId>", "<name>running</name>", ":instance-profile/controller"]
+    {
         assert!(xml.contains(part), "{part} in {xml}");
     }
     aws.change_profile(&id, None);
@@ -178,10 +134,7 @@ async fn ec2_describes_what_is_and_refuses_as_told() {
     ] {
         aws.set_ec2_fault(fault);
         let (status, xml) = call(&aws, &form).await;
-        assert!(
-            status == wanted && xml.contains(code),
-            "{fault:?}: {status} {xml}"
-        );
+        assert!(status == wanted && xml.contains(code), "{fault:?}: {status} {xml}");
     }
     let (status, xml) = call(&aws, "Action=GetCallerIdentity").await;
     assert!(status == 200 && xml.contains("<Account>123456789012</Account>"));
@@ -201,10 +154,7 @@ async fn iam_names_the_role_of_a_profile() {
 #[tokio::test]
 async fn lies_and_scripts_reach_the_node() {
     let (aws, _) = world();
-    let (id, other) = (
-        aws.launch(LaunchSpec::default()),
-        aws.launch(LaunchSpec::default()),
-    );
+    let (id, other) = (aws.launch(LaunchSpec::default()), aws.launch(LaunchSpec::default()));
     let imds = aws.imds(&id).expect("a free port");
     let session = token(&imds, "60").await.1;
     let document = "dynamic/instance-identity/document";
@@ -214,16 +164,26 @@ async fn lies_and_scripts_reach_the_node() {
     imds.lie(Lie::Tampered);
     assert_ne!(get(&imds, &session, document).await.1, truth);
     imds.lie(Lie::NotADocument);
-    assert_eq!(
-        get(&imds, &session, document).await,
-        (200, "not a document".into())
-    );
+    assert_eq!(get(&imds, &session, document).await, (200, "not a document".into()));
     imds.lie(Lie::Missing);
     assert_eq!(get(&imds, &session, document).await.0, 404);
     imds.lie(Lie::None);
-    imds.script(vec![
-        Step::on("/latest/dynamic", Fault::status(503, "down")).times(1),
-    ]);
+    imds.script(vec![Step::on("/latest/dynamic", Fault::status(503, "down")).times(1)]);
     assert_eq!(get(&imds, &session, document).await.0, 503);
     assert_eq!(get(&imds, &session, document).await, (200, truth));
+}
+
+#[tokio::test]
+async fn only_the_token_s_answer_carries_the_hop_limit() {
+    let (aws, _) = world();
+    let id = aws.launch(LaunchSpec { hop_limit: 2, ..LaunchSpec::default() });
+    let imds = aws.imds(&id).expect("a free port");
+    let request = |method: http::Method, path: &str| {
+        let mut headers = http::HeaderMap::new();
+        headers.insert("x-aws-ec2-metadata-token-ttl-seconds", http::HeaderValue::from(60));
+        let (path, query, body, peer) = (path.into(), String::new(), Bytes::new(), imds.addr());
+        imds.answer(&Request { method, path, query, headers, body, peer })
+    };
+    assert_eq!(request(http::Method::PUT, "/latest/api/token").ip_ttl, Some(2));
+    assert_eq!(request(http::Method::GET, "/latest/meta-data").ip_ttl, None);
 }

@@ -14,7 +14,7 @@ use zbus::wire::ObjectPath;
 use zbus::{Connection, Guid, Message, MessageStream};
 
 use super::job::{Kind, Refusal, queue};
-use super::unit::{is_unit_name, properties, unit_name, unit_path};
+use super::unit::{invalid_name, is_unit_name, properties, unit_name, unit_path};
 use super::{Shared, job};
 use crate::clock::lock;
 
@@ -25,6 +25,12 @@ const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 const SIGNAL_LIMIT: Duration = Duration::from_secs(1);
 /// D-Bus' handshake on a local socket.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+
+/// A connection, and whether it asked for signals.
+pub(super) struct Client {
+    connection: Connection,
+    subscribed: bool,
+}
 
 /// Accepts connections until it is stopped; all end with it.
 pub(super) async fn serve(
@@ -43,9 +49,9 @@ pub(super) async fn serve(
         }
     }
     connections.shutdown().await;
-    let left: Vec<Connection> = lock(&shared.connections).drain(..).collect();
-    for connection in left {
-        connection.close().await.ok();
+    let left: Vec<Client> = lock(&shared.clients).drain(..).collect();
+    for client in left {
+        client.connection.close().await.ok();
     }
     let mut units = lock(&shared.units);
     units.values_mut().for_each(|entry| entry.job = None);
@@ -64,15 +70,25 @@ async fn converse(shared: Arc<Shared>, stream: UnixStream) {
         return;
     };
     let connection = Connection::from(&messages);
-    lock(&shared.connections).push(connection.clone());
+    let client = Client {
+        connection: connection.clone(),
+        subscribed: false,
+    };
+    lock(&shared.clients).push(client);
     while let Some(Ok(message)) = next(&mut messages).await {
         if message.message_type() == Type::MethodCall {
             // A client that left in the middle is not the model's concern.
             answer(&shared, &connection, &message).await.ok();
         }
     }
-    let name = connection.server_guid().clone();
-    lock(&shared.connections).retain(|other| *other.server_guid() != name);
+    lock(&shared.clients).retain(|client| !client.is(&connection));
+}
+
+impl Client {
+    /// Each connection was given a server's id of its own.
+    fn is(&self, connection: &Connection) -> bool {
+        self.connection.server_guid() == connection.server_guid()
+    }
 }
 
 async fn next(messages: &mut MessageStream) -> Option<zbus::Result<Message>> {
@@ -95,7 +111,10 @@ async fn answer(
         (_, PROPERTIES, "Get" | "GetAll") => property(shared, connection, message).await,
         (MANAGER_PATH, MANAGER | "", "Subscribe" | "Unsubscribe") => {
             shared.record(member, "", "");
-            connection.reply(&header, &()).await
+            match subscribe(shared, connection, member) {
+                Ok(()) => connection.reply(&header, &()).await,
+                Err(refusal) => refuse(connection, &header, refusal).await,
+            }
         }
         (MANAGER_PATH, MANAGER | "", "GetUnit" | "LoadUnit") => {
             let Ok(name) = message.body().deserialize::<String>() else {
@@ -118,14 +137,31 @@ async fn answer(
     }
 }
 
+/// `Subscribe` and `Unsubscribe`, each an error where nothing changes.
+fn subscribe(shared: &Shared, connection: &Connection, member: &str) -> Result<(), Refusal> {
+    let wanted = member == "Subscribe";
+    let mut clients = lock(&shared.clients);
+    match clients.iter_mut().find(|client| client.is(connection)) {
+        Some(client) if client.subscribed != wanted => client.subscribed = wanted,
+        _ if wanted => {
+            let text = "Client is already subscribed.".to_owned();
+            return Err(("org.freedesktop.systemd1.AlreadySubscribed", text));
+        }
+        _ => {
+            let text = "Client is not subscribed.".to_owned();
+            return Err(("org.freedesktop.systemd1.NotSubscribed", text));
+        }
+    }
+    Ok(())
+}
+
 fn find(shared: &Shared, member: &str, name: &str) -> Result<String, Refusal> {
     if member == "GetUnit" && !lock(&shared.units).contains_key(name) {
         let text = format!("Unit {name} not loaded.");
         return Err(("org.freedesktop.systemd1.NoSuchUnit", text));
     }
     if !is_unit_name(name) {
-        let text = format!("Unit name {name} is not valid.");
-        return Err(("org.freedesktop.DBus.Error.InvalidArgs", text));
+        return Err(("org.freedesktop.DBus.Error.InvalidArgs", invalid_name(name)));
     }
     Ok(unit_path(name))
 }
@@ -201,7 +237,7 @@ async fn property(shared: &Shared, connection: &Connection, message: &Message) -
     }
 }
 
-/// Tells every connection how a job ended: a private connection needs no `Subscribe`.
+/// Tells those who subscribed how a job ended.
 pub(super) async fn job_removed(shared: &Shared, id: u32, unit: &str, result: &str) {
     signal(
         shared,
@@ -215,8 +251,12 @@ async fn signal<B>(shared: &Shared, name: &str, body: &B)
 where
     B: serde::Serialize + zbus::wire::DynamicType + Sync,
 {
-    let connections = lock(&shared.connections).clone();
-    for connection in connections {
+    let subscribed: Vec<Connection> = lock(&shared.clients)
+        .iter()
+        .filter(|client| client.subscribed)
+        .map(|client| client.connection.clone())
+        .collect();
+    for connection in subscribed {
         let sending = connection.emit_signal(None::<&str>, MANAGER_PATH, MANAGER, name, body);
         // A client that left, or does not read, misses it.
         drop(tokio::time::timeout(SIGNAL_LIMIT, sending).await);

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
 use super::unit::{ActiveState, Behaviour, LoadState, is_unit_name};
-use super::{Shared, bus};
+use super::{Shared, bus, unit};
 use crate::clock::lock;
 
 /// A job takes a moment; what is answered first does not hang on it.
@@ -35,6 +35,18 @@ impl Kind {
             "ReloadUnit" => Some(Self::Reload),
             "ReloadOrRestartUnit" => Some(Self::ReloadOrRestart),
             _ => None,
+        }
+    }
+}
+
+impl Kind {
+    /// systemd's word for the type of job.
+    fn wire(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Restart | Self::TryRestart | Self::ReloadOrRestart => "restart",
+            Self::Reload => "reload",
         }
     }
 }
@@ -116,7 +128,7 @@ pub(super) async fn queue(
 fn check(shared: &Shared, name: &str, kind: Kind, mode: &str) -> Result<(), Refusal> {
     const INVALID: &str = "org.freedesktop.DBus.Error.InvalidArgs";
     if !is_unit_name(name) {
-        return Err((INVALID, format!("Unit name {name} is not valid.")));
+        return Err((INVALID, unit::invalid_name(name)));
     }
     if ![
         "replace",
@@ -130,7 +142,12 @@ fn check(shared: &Shared, name: &str, kind: Kind, mode: &str) -> Result<(), Refu
     }
     let units = lock(&shared.units);
     let Some(entry) = units.get(name) else {
-        let text = format!("Unit {name} not found.");
+        let what = if kind == Kind::Stop {
+            "loaded"
+        } else {
+            "found"
+        };
+        let text = format!("Unit {name} not {what}.");
         return Err(("org.freedesktop.systemd1.NoSuchUnit", text));
     };
     match entry.unit.load {
@@ -150,8 +167,19 @@ fn check(shared: &Shared, name: &str, kind: Kind, mode: &str) -> Result<(), Refu
         let text = format!("Job type reload is not applicable for unit {name}.");
         return Err(("org.freedesktop.systemd1.JobTypeNotApplicable", text));
     }
-    if mode == "fail" && entry.job.as_ref().is_some_and(|job| job.kind != kind) {
-        let text = format!("Transaction for {name} is destructive.");
+    if mode == "fail"
+        && let Some(job) = entry.job.as_ref().filter(|job| job.kind != kind)
+    {
+        // A restart of what is down, or has come down, is a start.
+        let queued = match job.kind {
+            Kind::Restart if !entry.state.is_up() => Kind::Start.wire(),
+            queued => queued.wire(),
+        };
+        let wanted = kind.wire();
+        let text = format!(
+            "Transaction for {name}/{wanted} is destructive ({name} has '{queued}' job queued, \
+             but '{wanted}' is included in transaction)."
+        );
         return Err(("org.freedesktop.systemd1.TransactionIsDestructive", text));
     }
     Ok(())

@@ -1,5 +1,7 @@
 //! The model through proxies like the agent's.
 
+mod contract;
+
 use zbus::Connection;
 use zbus::connection::Builder;
 use zbus::export::ordered_stream::OrderedStreamExt;
@@ -66,6 +68,8 @@ impl Bench {
         let systemd = Systemd::start(directory.path().join("private"), clock.clone());
         let systemd = systemd.expect("a socket");
         let connection = connect(&systemd).await.expect("a connection");
+        let manager = ManagerProxy::new(&connection).await.expect("a proxy");
+        manager.subscribe().await.expect("subscribed");
         Self {
             systemd,
             clock,
@@ -148,7 +152,6 @@ async fn a_restart_is_answered_awaited_and_changes_times_and_invocation() {
         bench.clock.micros()
     );
     bench.clock.advance(jiff::SignedDuration::from_secs(60));
-    bench.manager().await.subscribe().await.expect("subscribed");
     assert_eq!(bench.restart().await, ("done".into(), ActiveState::Active));
     assert_eq!(
         unit.active_enter_timestamp().await.expect("a time"),

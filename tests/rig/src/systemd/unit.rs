@@ -315,3 +315,13 @@ pub(super) fn is_unit_name(name: &str) -> bool {
             && name.bytes().all(characters)
     })
 }
+
+/// What systemd says of a name that is none.
+pub(super) fn invalid_name(name: &str) -> String {
+    match name.split_once("@.") {
+        Some((stem, _)) if !stem.is_empty() => {
+            format!("Unit name {name} is missing the instance name.")
+        }
+        _ => format!("Unit name {name} is not valid."),
+    }
+}
