@@ -7,15 +7,20 @@
 //! never look again otherwise. What a crash leaves between the steps is healed at the next start.
 //! What we did not write is told and never touched.
 
+mod look;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::leaf;
 use super::store::{Generation, Material};
 use crate::error::{Code, Context, Error, Result};
 use crate::host::clock::Clock;
-use crate::host::files::{self, Entry, FileKind, Root, Stat};
-use crate::secret::Secret;
+use crate::host::files::{self, Entry, FileKind, Root};
+
+use look::{
+    Current, current, is_complete, is_own_dir, is_own_file, load, newest_complete, strange,
+};
+pub use look::{generations, inspect, strangers};
 
 /// Where consumers find their certificates; made for all to pass by systemd-tmpfiles.
 pub const TOP: &str = "/var/lib/nodeagent-certs";
@@ -29,9 +34,6 @@ pub const FILES: [&str; 4] = ["cert.pem", "key.pem", "ca.pem", "pair.pem"];
 /// How long readers in the middle have to finish: with an immediate unlink, one in four of them
 /// met a missing file, with this pause none of 22,000 did.
 const READERS: Duration = Duration::from_millis(100);
-
-/// The largest file that is read back, in bytes: leaf, chain and key in one.
-const FILE_LIMIT: usize = leaf::BUNDLE_LIMIT;
 
 const DIR_MODE: u32 = 0o750;
 const FILE_MODE: u32 = 0o640;
@@ -156,10 +158,7 @@ pub fn retire(root: &Root, target: &Target, kept: Generation) -> Result<Vec<Gene
         return Err(Error::new(Code::Bug, text).at(root.path(&target.dir()).display()));
     }
     let temporary = target.dir().join(files::temporary(CURRENT));
-    if root
-        .stat(&temporary)?
-        .is_some_and(|stat| stat.kind == FileKind::Link)
-    {
+    if root.stat(&temporary)?.is_some_and(|stat| stat.kind == FileKind::Link) {
         root.unlink(&temporary)?;
     }
     let mut retired = Vec::new();
@@ -171,35 +170,6 @@ pub fn retire(root: &Root, target: &Target, kept: Generation) -> Result<Vec<Gene
     Ok(retired)
 }
 
-/// The numbers that are taken, oldest first.
-pub fn generations(root: &Root, target: &Target) -> Result<Vec<Generation>> {
-    let entries = root.list(&target.dir())?;
-    Ok(entries
-        .iter()
-        .filter_map(|entry| Generation::parse(&entry.name))
-        .collect())
-}
-
-/// Looks at what is published, through `current` as a consumer does.
-pub fn inspect(root: &Root, target: &Target) -> Result<Published> {
-    let generation = match current(root, target)? {
-        Current::Missing => return Ok(Published::Absent),
-        Current::Foreign(what) => return Ok(Published::Foreign { what }),
-        Current::To(generation) => generation,
-    };
-    let looked = open_to_group(root, target).and_then(|()| load(root, target, generation));
-    match looked {
-        Ok(material) => Ok(Published::Sound {
-            generation,
-            material,
-        }),
-        Err(error) if error.code() == Code::CertificateBad => Ok(Published::Broken {
-            reason: format!("{error:#}"),
-        }),
-        Err(error) => Err(error),
-    }
-}
-
 /// Brings order into what a crash left between the steps. Only where `current` leads to a
 /// generation that passes all checks are the others retired; where it leads nowhere, the newest
 /// complete generation is adopted. Anything else is left to the next publication.
@@ -209,11 +179,7 @@ pub fn heal(root: &Root, target: &Target) -> Result<Healed> {
         Current::To(generation) if is_complete(root, target, generation)? => {
             let retired = retire(root, target, generation)?;
             let nothing = retired.is_empty();
-            return Ok(if nothing {
-                Healed::Nothing
-            } else {
-                Healed::Retired(retired)
-            });
+            return Ok(if nothing { Healed::Nothing } else { Healed::Retired(retired) });
         }
         Current::To(_) | Current::Missing => newest_complete(root, target)?,
     };
@@ -223,60 +189,6 @@ pub fn heal(root: &Root, target: &Target) -> Result<Healed> {
     swap(root, target, generation)?;
     retire(root, target, generation)?;
     Ok(Healed::Adopted(generation))
-}
-
-/// What lies among the generations and is not ours, for a person to look at.
-pub fn strangers(root: &Root, target: &Target) -> Result<Vec<String>> {
-    let mut found = Vec::new();
-    for entry in root.list(&target.dir())? {
-        let path = target.dir().join(&entry.name);
-        if is_generation(&entry) {
-            let inside = root.list(&path)?;
-            let strange = inside
-                .iter()
-                .filter(|file| !is_own_file(file) || file.stat.links > 1);
-            found.extend(strange.map(|file| tell(root, &path, file)));
-        } else if !(is_own_link(&entry.stat) && is_link_name(&entry.name)) {
-            found.push(tell(root, &target.dir(), &entry));
-        }
-    }
-    Ok(found)
-}
-
-/// Where `current` leads.
-#[derive(Debug, PartialEq, Eq)]
-enum Current {
-    Missing,
-    To(Generation),
-    Foreign(String),
-}
-
-fn current(root: &Root, target: &Target) -> Result<Current> {
-    for dir in [target.consumer_dir(), target.dir()] {
-        match root.stat(&dir)? {
-            None => return Ok(Current::Missing),
-            Some(stat) if is_own_dir(&stat) => {}
-            Some(_) => {
-                return Ok(Current::Foreign(strange(
-                    root,
-                    &dir,
-                    "is not our directory",
-                )));
-            }
-        }
-    }
-    let link = target.dir().join(CURRENT);
-    let Some(stat) = root.stat(&link)? else {
-        return Ok(Current::Missing);
-    };
-    if !is_own_link(&stat) {
-        return Ok(Current::Foreign(strange(root, &link, "is not our link")));
-    }
-    let to = root.read_link(&link)?.unwrap_or_default();
-    Ok(match Generation::parse(&to) {
-        Some(generation) => Current::To(generation),
-        None => Current::Foreign(strange(root, &link, &format!("leads to {to:?}"))),
-    })
 }
 
 fn refuse_foreign(root: &Root, target: &Target) -> Result<()> {
@@ -304,12 +216,7 @@ fn write(root: &Root, target: &Target, edition: Edition<'_>) -> Result<()> {
     let gid = Some(target.gid);
     root.make_dir(&dir, DIR_MODE, gid)?;
     let pair = material.pair();
-    let contents = [
-        &material.cert,
-        material.key.expose(),
-        &material.ca,
-        pair.expose(),
-    ];
+    let contents = [&material.cert, material.key.expose(), &material.ca, pair.expose()];
     for (name, content) in FILES.into_iter().zip(contents) {
         root.write_new(&dir.join(name), content.as_bytes(), FILE_MODE, gid)?;
     }
@@ -323,76 +230,6 @@ fn write(root: &Root, target: &Target, edition: Edition<'_>) -> Result<()> {
         return Err(Error::new(Code::Disk, text).at(root.path(&dir).display()));
     }
     Ok(())
-}
-
-/// A generation that is whole, ours, readable for its group, and whose parts fit each other;
-/// what does not is [`Code::CertificateBad`].
-fn load(root: &Root, target: &Target, generation: Generation) -> Result<Material> {
-    let dir = target.generation(generation);
-    check_access(root, &dir, FileKind::Directory, (DIR_MODE, target.gid))?;
-    let read = |name: &str| -> Result<String> {
-        let path = dir.join(name);
-        check_access(root, &path, FileKind::File, (FILE_MODE, target.gid))?;
-        let bytes = root.read(&path, FILE_LIMIT)?;
-        String::from_utf8(bytes).map_err(|_| flaw(root, &path, "is not text"))
-    };
-    let [cert, key, ca, pair] = FILES;
-    let (key, pair) = (Secret::new(read(key)?), Secret::new(read(pair)?));
-    let material = Material::published(read(cert)?, key, read(ca)?);
-    material.check().at(root.path(&dir).display())?;
-    if pair.expose() != material.pair().expose() {
-        return Err(flaw(
-            root,
-            &dir.join(FILES[3]),
-            "is not certificate and key",
-        ));
-    }
-    Ok(material)
-}
-
-/// The directories above are open to the group, and to nobody else.
-fn open_to_group(root: &Root, target: &Target) -> Result<()> {
-    for dir in [target.consumer_dir(), target.dir()] {
-        check_access(root, &dir, FileKind::Directory, (DIR_MODE, target.gid))?;
-    }
-    Ok(())
-}
-
-fn check_access(root: &Root, path: &Path, kind: FileKind, (mode, gid): (u32, u32)) -> Result<()> {
-    let Some(stat) = root.stat(path)? else {
-        return Err(flaw(root, path, "is missing"));
-    };
-    if stat.kind != kind || stat.uid != files::own_uid() {
-        return Err(flaw(root, path, "is not ours"));
-    }
-    if stat.mode != mode || stat.gid != gid {
-        let text = format!(
-            "has mode {:04o} and group {}, not {mode:04o} and {gid}",
-            stat.mode, stat.gid
-        );
-        return Err(flaw(root, path, &text));
-    }
-    if stat.size > FILE_LIMIT as u64 && kind == FileKind::File {
-        return Err(flaw(root, path, &format!("has {} bytes", stat.size)));
-    }
-    Ok(())
-}
-
-fn is_complete(root: &Root, target: &Target, generation: Generation) -> Result<bool> {
-    match load(root, target, generation) {
-        Ok(_) => Ok(true),
-        Err(error) if error.code() == Code::CertificateBad => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-fn newest_complete(root: &Root, target: &Target) -> Result<Option<Generation>> {
-    for generation in generations(root, target)?.into_iter().rev() {
-        if is_complete(root, target, generation)? {
-            return Ok(Some(generation));
-        }
-    }
-    Ok(None)
 }
 
 /// Unlinks our files in a generation, and the directory if nothing else is in it. A second hard
@@ -412,49 +249,8 @@ fn remove(root: &Root, dir: &Path) -> Result<bool> {
     Ok(!ours.is_empty())
 }
 
-fn is_generation(entry: &Entry) -> bool {
-    Generation::parse(&entry.name).is_some() && is_own_dir(&entry.stat)
-}
-
-fn is_own_file(entry: &Entry) -> bool {
-    FILES.contains(&entry.name.as_str())
-        && entry.stat.kind == FileKind::File
-        && entry.stat.uid == files::own_uid()
-}
-
-fn is_own_dir(stat: &Stat) -> bool {
-    stat.kind == FileKind::Directory && stat.uid == files::own_uid()
-}
-
-fn is_own_link(stat: &Stat) -> bool {
-    stat.kind == FileKind::Link && stat.uid == files::own_uid()
-}
-
-fn is_link_name(name: &str) -> bool {
-    name == CURRENT || name == files::temporary(CURRENT)
-}
-
-fn tell(root: &Root, dir: &Path, entry: &Entry) -> String {
-    let what = match entry.stat.kind {
-        FileKind::File if entry.stat.links > 1 => "has a second hard link",
-        FileKind::File => "is a file of somebody else",
-        FileKind::Directory => "is a directory of somebody else",
-        FileKind::Link => "is a link of somebody else",
-        FileKind::Other => "is neither file nor directory",
-    };
-    strange(root, &dir.join(&entry.name), what)
-}
-
-fn strange(root: &Root, path: &Path, what: &str) -> String {
-    format!("{} {what}", root.path(path).display())
-}
-
 fn foreign(root: &Root, path: &Path, what: &str) -> Error {
     Error::new(Code::Foreign, strange(root, path, what)).advise("move it away")
-}
-
-fn flaw(root: &Root, path: &Path, what: &str) -> Error {
-    Error::new(Code::CertificateBad, strange(root, path, what))
 }
 
 #[cfg(test)]

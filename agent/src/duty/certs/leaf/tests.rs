@@ -314,7 +314,8 @@ fn an_unknown_issuer_is_named_by_its_fingerprint() {
 
 #[test]
 fn an_authority_that_may_not_or_no_longer_sign_is_refused() {
-    let cases: [(fn(&mut CertificateParams), Code, &str); 4] = [
+    type Change = fn(&mut CertificateParams);
+    let cases: [(Change, Code, &str); 4] = [
         (
             |p| p.not_after = date_time_ymd(2026, 6, 15),
             Code::ValidityWrong,

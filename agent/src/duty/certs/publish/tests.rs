@@ -49,11 +49,7 @@ impl House {
         let gid = fs::metadata(dir.path()).unwrap().gid();
         House {
             root: Root::new(dir.path()),
-            target: Target {
-                consumer: "kubelet".into(),
-                certificate: "server".into(),
-                gid,
-            },
+            target: Target { consumer: "kubelet".into(), certificate: "server".into(), gid },
             _dir: dir,
         }
     }
@@ -63,14 +59,9 @@ impl House {
     }
 
     fn publish(&self, number: u64, material: &Material) -> Result<()> {
-        let edition = Edition {
-            generation: Generation(number),
-            material,
-        };
+        let edition = Edition { generation: Generation(number), material };
         let done = publish(&self.root, &Hasty, &self.target, edition);
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(done)
     }
 
@@ -81,10 +72,7 @@ impl House {
     /// The number and certificate of what is published soundly.
     fn sound(&self) -> (u64, String) {
         match self.inspect() {
-            Published::Sound {
-                generation,
-                material,
-            } => (generation.0, material.cert),
+            Published::Sound { generation, material } => (generation.0, material.cert),
             other => panic!("{other:?}"),
         }
     }
@@ -94,11 +82,7 @@ impl House {
     }
 
     fn numbers(&self) -> Vec<u64> {
-        generations(&self.root, &self.target)
-            .unwrap()
-            .into_iter()
-            .map(|one| one.0)
-            .collect()
+        generations(&self.root, &self.target).unwrap().into_iter().map(|one| one.0).collect()
     }
 
     fn names(&self) -> Vec<String> {
@@ -117,10 +101,7 @@ fn a_generation_is_what_consumers_were_promised() {
     house.publish(2, &two).unwrap();
     assert_eq!(house.sound(), (2, two.cert.clone()));
     assert_eq!(house.names(), ["00000002", "current"]);
-    assert_eq!(
-        fs::read_link(house.path("current")).unwrap(),
-        Path::new("00000002")
-    );
+    assert_eq!(fs::read_link(house.path("current")).unwrap(), Path::new("00000002"));
     let pair = fs::read_to_string(house.path("current/pair.pem")).unwrap();
     assert_eq!(pair, format!("{}{}", two.cert, two.key.expose()));
     let mode = |path: PathBuf| fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777;
@@ -141,30 +122,18 @@ fn each_step_does_its_part_only() {
     let house = House::new();
     let (one, two) = (material("one"), material("two"));
     house.publish(1, &one).unwrap();
-    let edition = Edition {
-        generation: Generation(2),
-        material: &two,
-    };
+    let edition = Edition { generation: Generation(2), material: &two };
     place(&house.root, &house.target, edition).unwrap();
     assert_eq!(house.sound().0, 1, "nobody sees what was placed");
-    assert!(
-        retire(&house.root, &house.target, Generation(2)).is_err(),
-        "not in force yet"
-    );
+    assert!(retire(&house.root, &house.target, Generation(2)).is_err(), "not in force yet");
     assert_eq!(house.sound().0, 1);
     swap(&house.root, &house.target, Generation(2)).unwrap();
     assert_eq!(house.sound().0, 2);
-    assert!(
-        house.path("00000001/cert.pem").exists(),
-        "readers in the middle have their files"
-    );
+    assert!(house.path("00000001/cert.pem").exists(), "readers in the middle have their files");
     let retired = retire(&house.root, &house.target, Generation(2)).unwrap();
     assert_eq!(retired, [Generation(1)]);
     assert_eq!(house.numbers(), [2]);
-    assert!(
-        place(&house.root, &house.target, edition).is_err(),
-        "no number is used twice"
-    );
+    assert!(place(&house.root, &house.target, edition).is_err(), "no number is used twice");
     assert_eq!(house.sound(), (2, two.cert.clone()));
 }
 
@@ -172,45 +141,18 @@ fn each_step_does_its_part_only() {
 fn what_was_torn_or_tampered_with_is_broken_and_published_over() {
     type Tamper = fn(&House);
     let cases: [(Tamper, &str); 13] = [
-        (
-            |h| fs::write(h.path("current/cert.pem"), "").unwrap(),
-            "no certificate",
-        ),
-        (
-            |h| fs::write(h.path("current/key.pem"), [0xff]).unwrap(),
-            "is not text",
-        ),
-        (
-            |h| fs::write(h.path("current/ca.pem"), "torn").unwrap(),
-            "ca.pem",
-        ),
-        (
-            |h| fs::write(h.path("current/pair.pem"), "").unwrap(),
-            "is not certificate and key",
-        ),
-        (
-            |h| fs::remove_file(h.path("current/key.pem")).unwrap(),
-            "key.pem is missing",
-        ),
-        (
-            |h| replace(h, "key.pem", material("x").key.expose()),
-            "another key",
-        ),
-        (
-            |h| replace(h, "cert.pem", &material("x").cert),
-            "another key",
-        ),
-        (
-            |h| fs::remove_dir_all(h.path("00000001")).unwrap(),
-            "00000001 is missing",
-        ),
+        (|h| fs::write(h.path("current/cert.pem"), "").unwrap(), "no certificate"),
+        (|h| fs::write(h.path("current/key.pem"), [0xff]).unwrap(), "is not text"),
+        (|h| fs::write(h.path("current/ca.pem"), "torn").unwrap(), "ca.pem"),
+        (|h| fs::write(h.path("current/pair.pem"), "").unwrap(), "is not certificate and key"),
+        (|h| fs::remove_file(h.path("current/key.pem")).unwrap(), "key.pem is missing"),
+        (|h| replace(h, "key.pem", material("x").key.expose()), "another key"),
+        (|h| replace(h, "cert.pem", &material("x").cert), "another key"),
+        (|h| fs::remove_dir_all(h.path("00000001")).unwrap(), "00000001 is missing"),
         (|h| mode(h, "current/key.pem", 0o644), "mode 0644"),
         (|h| mode(h, "00000001", 0o700), "mode 0700"),
         (|h| mode(h, "..", 0o755), "mode 0755"),
-        (
-            |h| fs::write(h.path("current/ca.pem"), "x".repeat(300 << 10)).unwrap(),
-            "307200 bytes",
-        ),
+        (|h| fs::write(h.path("current/ca.pem"), "x".repeat(300 << 10)).unwrap(), "307200 bytes"),
         (
             |h| {
                 fs::rename(h.path("current/key.pem"), h.path("../key.pem")).unwrap();
@@ -264,26 +206,11 @@ fn another_group_in_the_configuration_publishes_again() {
 fn a_foreign_current_is_told_and_never_touched() {
     type Plant = fn(&House);
     let cases: [(Plant, &str); 5] = [
-        (
-            |h| fs::create_dir(h.path("current")).unwrap(),
-            "current is not our link",
-        ),
-        (
-            |h| fs::write(h.path("current"), "mine").unwrap(),
-            "current is not our link",
-        ),
-        (
-            |h| symlink("/etc/ssl", h.path("current")).unwrap(),
-            "leads to \"/etc/ssl\"",
-        ),
-        (
-            |h| symlink("../other/00000001", h.path("current")).unwrap(),
-            "leads to \"../other",
-        ),
-        (
-            |h| symlink("1", h.path("current")).unwrap(),
-            "leads to \"1\"",
-        ),
+        (|h| fs::create_dir(h.path("current")).unwrap(), "current is not our link"),
+        (|h| fs::write(h.path("current"), "mine").unwrap(), "current is not our link"),
+        (|h| symlink("/etc/ssl", h.path("current")).unwrap(), "leads to \"/etc/ssl\""),
+        (|h| symlink("../other/00000001", h.path("current")).unwrap(), "leads to \"../other"),
+        (|h| symlink("1", h.path("current")).unwrap(), "leads to \"1\""),
     ];
     for (plant, expected) in cases {
         let house = House::new();
@@ -299,10 +226,7 @@ fn a_foreign_current_is_told_and_never_touched() {
         let error = house.publish(2, &material("two")).unwrap_err();
         assert_eq!(error.code(), Code::Foreign);
         assert!(format!("{error:#}").contains(expected) && error.advice().is_some());
-        assert_eq!(
-            fs::symlink_metadata(house.path("current")).unwrap().ino(),
-            before
-        );
+        assert_eq!(fs::symlink_metadata(house.path("current")).unwrap().ino(), before);
         assert_eq!(house.numbers(), [1]);
         assert!(swap(&house.root, &house.target, Generation(1)).is_err());
     }
@@ -310,10 +234,7 @@ fn a_foreign_current_is_told_and_never_touched() {
 
 #[test]
 fn a_link_planted_as_a_directory_is_never_followed() {
-    for planted in [
-        "var/lib/nodeagent-certs/kubelet",
-        "var/lib/nodeagent-certs/kubelet/server",
-    ] {
+    for planted in ["var/lib/nodeagent-certs/kubelet", "var/lib/nodeagent-certs/kubelet/server"] {
         let house = House::new();
         let elsewhere = house.root.path(Path::new("/elsewhere"));
         fs::create_dir(&elsewhere).unwrap();
@@ -323,11 +244,7 @@ fn a_link_planted_as_a_directory_is_never_followed() {
         assert!(matches!(house.inspect(), Published::Foreign { .. }));
         let error = house.publish(1, &material("one")).unwrap_err();
         assert_eq!(error.code(), Code::Foreign);
-        assert_eq!(
-            fs::read_dir(&elsewhere).unwrap().count(),
-            0,
-            "nothing was written there"
-        );
+        assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0, "nothing was written there");
     }
 }
 
@@ -343,13 +260,8 @@ fn strangers_beside_and_inside_are_told_and_survive() {
     fs::hard_link(house.path("00000001/key.pem"), house.path("../backup")).unwrap();
     assert_eq!(house.sound(), (1, one.cert), "strangers harm nobody");
     let told = strangers(&house.root, &house.target).unwrap().join("\n");
-    let expected = [
-        "00000001/notes",
-        "00000001/key.pem has a second",
-        "readme",
-        "00000009x",
-        "00000007 is",
-    ];
+    let expected =
+        ["00000001/notes", "00000001/key.pem has a second", "readme", "00000009x", "00000007 is"];
     for name in expected {
         assert!(told.contains(name), "{name} in {told}");
     }
@@ -359,15 +271,8 @@ fn strangers_beside_and_inside_are_told_and_survive() {
     assert_eq!(fs::read(house.path("00000001/notes")).unwrap(), b"a");
     assert_eq!(fs::read(house.path("readme")).unwrap(), b"b");
     assert!(house.path("00000007").is_symlink() && house.path("00000009x").is_dir());
-    assert!(
-        !house.path("00000001/key.pem").exists(),
-        "ours are gone from among them"
-    );
-    assert_eq!(
-        house.heal(),
-        Healed::Nothing,
-        "a stranger's directory is not retired for ever"
-    );
+    assert!(!house.path("00000001/key.pem").exists(), "ours are gone from among them");
+    assert_eq!(house.heal(), Healed::Nothing, "a stranger's directory is not retired for ever");
 }
 
 #[test]
@@ -375,10 +280,7 @@ fn a_missing_or_dangling_current_adopts_the_newest_complete_generation() {
     let house = House::new();
     for number in 1..=3 {
         let material = material(&number.to_string());
-        let edition = Edition {
-            generation: Generation(number),
-            material: &material,
-        };
+        let edition = Edition { generation: Generation(number), material: &material };
         place(&house.root, &house.target, edition).unwrap();
     }
     fs::write(house.path("00000003/cert.pem"), "torn").unwrap();
@@ -388,10 +290,7 @@ fn a_missing_or_dangling_current_adopts_the_newest_complete_generation() {
     assert_eq!(house.numbers(), [2]);
     assert_eq!(house.heal(), Healed::Nothing);
 
-    let edition = Edition {
-        generation: Generation(4),
-        material: &material("4"),
-    };
+    let edition = Edition { generation: Generation(4), material: &material("4") };
     place(&house.root, &house.target, edition).unwrap();
     fs::remove_dir_all(house.path("00000002")).unwrap();
     assert!(matches!(house.inspect(), Published::Broken { .. }));
@@ -425,11 +324,7 @@ fn every_crash_is_healed() {
                 assert_eq!(house.names(), names, "after {changes} changes");
             }
             house.publish(3, &two).unwrap();
-            assert_eq!(
-                house.names(),
-                ["00000003", "current"],
-                "after {changes} changes"
-            );
+            assert_eq!(house.names(), ["00000003", "current"], "after {changes} changes");
             if done {
                 assert!(changes > 15, "every change was counted");
                 break;

@@ -18,25 +18,11 @@ fn on_a_small_disk(story: fn(&House)) {
     let told = thread::spawn(move || {
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
         let nothing = None::<&str>;
-        mount(
-            nothing,
-            "/",
-            nothing,
-            MsFlags::MS_REC | MsFlags::MS_PRIVATE,
-            nothing,
-        )
-        .unwrap();
+        mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing).unwrap();
         let house = House::new();
         let place = house.root.path(Path::new("/"));
         let kind = Some("tmpfs");
-        mount(
-            kind,
-            &place,
-            kind,
-            MsFlags::empty(),
-            Some("size=128k,mode=755"),
-        )
-        .unwrap();
+        mount(kind, &place, kind, MsFlags::empty(), Some("size=128k,mode=755")).unwrap();
         story(&house);
         nix::mount::umount2(&place, nix::mount::MntFlags::MNT_DETACH).unwrap();
     });
@@ -56,11 +42,7 @@ fn a_full_disk_changes_nothing_that_is_published() {
         assert!(format!("{error:#}").contains("No space left"), "{error:#}");
         assert!(error.advice().is_some_and(|advice| advice.contains("df")));
         assert_eq!(house.sound(), (1, one.cert.clone()));
-        assert_eq!(
-            house.names(),
-            ["00000001", "current"],
-            "what was begun is gone again"
-        );
+        assert_eq!(house.names(), ["00000001", "current"], "what was begun is gone again");
         fs::remove_file(ballast).unwrap();
         house.publish(3, &two).unwrap();
         assert_eq!(house.sound(), (3, two.cert.clone()));
@@ -77,12 +59,7 @@ fn a_read_only_disk_is_told_and_still_served_from() {
         mount(None::<&str>, &place, None::<&str>, flags, None::<&str>).unwrap();
         let error = house.publish(2, &material("two")).unwrap_err();
         assert_eq!(error.code(), Code::Disk);
-        assert!(
-            error
-                .advice()
-                .is_some_and(|advice| advice.contains("read-only")),
-            "{error:#}"
-        );
+        assert!(error.advice().is_some_and(|advice| advice.contains("read-only")), "{error:#}");
         assert_eq!(house.sound(), (1, one.cert));
         assert_eq!(house.heal(), Healed::Nothing);
     });

@@ -24,10 +24,7 @@ fn fits(keys: &Keys, cert: &str, key: &str) -> bool {
 fn by_directory(current: &Path) -> io::Result<(String, String)> {
     let dir = File::open(current)?;
     let open = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
-    Ok((
-        fs::read_to_string(open.join("cert.pem"))?,
-        fs::read_to_string(open.join("key.pem"))?,
-    ))
+    Ok((fs::read_to_string(open.join("cert.pem"))?, fs::read_to_string(open.join("key.pem"))?))
 }
 
 /// Certificate and key by two paths, as Kubernetes reads them.
@@ -58,9 +55,7 @@ struct Tally {
 fn who_holds_one_generation_never_sees_a_mismatch() {
     let house = House::new();
     let editions = ["one", "two"].map(material);
-    let pairs = editions
-        .iter()
-        .map(|one| (one.cert.clone(), one.key.expose().to_owned()));
+    let pairs = editions.iter().map(|one| (one.cert.clone(), one.key.expose().to_owned()));
     let keys: Arc<Keys> = Arc::new(pairs.collect());
     house.publish(1, &editions[1]).unwrap();
     let over = Arc::new(AtomicBool::new(false));
