@@ -107,14 +107,8 @@ impl VaultHandle {
                 .expect("the handle's root is PEM");
             builder = builder.tls_certs_only([root]);
         }
-        let http = builder
-            .build()
-            .expect("a client with one root needs nothing more");
-        Admin {
-            http,
-            address: self.address.clone(),
-            token,
-        }
+        let http = builder.build().expect("a client with one root needs nothing more");
+        Admin { http, address: self.address.clone(), token }
     }
 }
 
@@ -122,10 +116,7 @@ impl Admin {
     /// The same connection pool with another token, or none.
     #[must_use]
     pub fn with_token(&self, token: Option<&str>) -> Admin {
-        Admin {
-            token: token.map(Secret::new),
-            ..self.clone()
-        }
+        Admin { token: token.map(Secret::new), ..self.clone() }
     }
 
     /// GET.
@@ -163,7 +154,7 @@ impl Admin {
             request = request.header("x-vault-token", token.expose());
         }
         if let Some(body) = body {
-            request = request.body(body);
+            request = request.header("content-type", "application/json").body(body);
         }
         let response = request.send().await.map_err(failed)?;
         let status = response.status().as_u16();
@@ -177,23 +168,14 @@ impl Admin {
             .collect();
         let text = response.text().await.map_err(failed)?;
         let json = serde_json::from_str(&text).unwrap_or(Value::Null);
-        Ok(Reply {
-            status,
-            headers,
-            text,
-            json,
-        })
+        Ok(Reply { status, headers, text, json })
     }
 
     /// A write that has to succeed.
     pub async fn must_write(&self, path: &str, body: &Value) -> Result<Reply, String> {
         let reply = self.write(path, body).await?;
         if reply.status >= 300 {
-            return Err(format!(
-                "writing {path}: {} {}",
-                reply.status,
-                reply.text.trim()
-            ));
+            return Err(format!("writing {path}: {} {}", reply.status, reply.text.trim()));
         }
         Ok(reply)
     }
@@ -284,10 +266,7 @@ pub async fn configure(vault: &VaultHandle, options: &SetupOptions) -> Result<Co
     let mount = &options.auth_mount;
     let mounted = admin.read(&format!("sys/auth/{mount}")).await?;
     let accessor = mounted.data("accessor").as_str().ok_or_else(|| {
-        format!(
-            "reading sys/auth/{mount}: no accessor in {}",
-            mounted.text.trim()
-        )
+        format!("reading sys/auth/{mount}: no accessor in {}", mounted.text.trim())
     })?;
     values.insert("auth_accessor", accessor.to_owned());
     let rest = files.iter().filter(|path| !path.starts_with("sys/auth/"));
@@ -297,18 +276,12 @@ pub async fn configure(vault: &VaultHandle, options: &SetupOptions) -> Result<Co
     }
     bench(&admin, options).await?;
     let mut roots = BTreeMap::new();
-    for path in files
-        .iter()
-        .filter_map(|path| path.strip_prefix("sys/mounts/"))
-    {
+    for path in files.iter().filter_map(|path| path.strip_prefix("sys/mounts/")) {
         let name = path.trim_end_matches(".json");
         let pem = admin.read(&format!("{name}/ca/pem")).await?.text;
         roots.insert(name.to_owned(), format!("{}\n", pem.trim_end()));
     }
-    Ok(Configured {
-        roots,
-        auth_accessor: accessor.to_owned(),
-    })
+    Ok(Configured { roots, auth_accessor: accessor.to_owned() })
 }
 
 /// What a site has and a test bench has to bring: AWS endpoints and a certificate to verify with.
@@ -321,9 +294,7 @@ async fn bench(admin: &Admin, options: &SetupOptions) -> Result<(), String> {
         "sts_endpoint": options.ec2_url,
         "sts_region": "us-east-1",
     });
-    admin
-        .must_write(&format!("auth/{mount}/config/client"), &client)
-        .await?;
+    admin.must_write(&format!("auth/{mount}/config/client"), &client).await?;
     for kind in ["pkcs7", "identity"] {
         let path = format!("auth/{mount}/config/certificate/bench-{kind}");
         let body = json!({ "type": kind, "aws_public_cert": options.aws_signing_cert_pem });
@@ -348,10 +319,7 @@ async fn apply(
             (file.trim_end_matches(".json"), body)
         }
     };
-    admin
-        .must_write(&placed(path, &options.auth_mount), &body)
-        .await
-        .map(drop)
+    admin.must_write(&placed(path, &options.auth_mount), &body).await.map(drop)
 }
 
 /// The auth mount is free; the files call it `aws`.
@@ -389,10 +357,7 @@ fn files(root: &Path) -> Result<Vec<String>, String> {
             let path = entry.map_err(|e| e.to_string())?.path();
             if path.is_dir() {
                 open.push(path);
-            } else if path
-                .extension()
-                .is_some_and(|kind| kind == "json" || kind == "hcl")
-            {
+            } else if path.extension().is_some_and(|kind| kind == "json" || kind == "hcl") {
                 let relative = path.strip_prefix(root).map_err(|e| e.to_string())?;
                 found.push(relative.display().to_string());
             }
@@ -408,10 +373,7 @@ mod tests {
 
     #[test]
     fn the_auth_mount_is_free() {
-        assert_eq!(
-            placed("auth/aws/role/worker", "aws-ec2"),
-            "auth/aws-ec2/role/worker"
-        );
+        assert_eq!(placed("auth/aws/role/worker", "aws-ec2"), "auth/aws-ec2/role/worker");
         assert_eq!(placed("sys/auth/aws", "aws-ec2"), "sys/auth/aws-ec2");
         assert_eq!(placed("pki/roles/x", "aws-ec2"), "pki/roles/x");
     }

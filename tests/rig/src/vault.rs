@@ -36,6 +36,9 @@ pub use aws::ec2::{Ec2Error, Ec2Question, Ec2Result, Ec2Source, Instance};
 pub use fault::Lie;
 use state::{Outcome, State};
 
+/// The version of Vault that the model imitates and the contract suite builds.
+pub const VERSION: &str = "1.21.0";
+
 /// Whether the model speaks TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
@@ -124,12 +127,7 @@ impl Model {
             server = server.tls(ca.server_config());
         }
         let server = Server::start(server)?;
-        Ok(Model {
-            server,
-            core,
-            ca_pem: ca.pem().to_owned(),
-            root_token,
-        })
+        Ok(Model { server, core, ca_pem: ca.pem().to_owned(), root_token })
     }
 
     /// What setup and tests talk to it with.
@@ -232,9 +230,7 @@ impl Core {
 
 fn call(request: &Request) -> Option<Call> {
     let path = request.path.strip_prefix("/v1/")?;
-    let bearer = request
-        .header("authorization")
-        .and_then(|text| text.strip_prefix("Bearer "));
+    let bearer = request.header("authorization").and_then(|text| text.strip_prefix("Bearer "));
     let token = request.header("x-vault-token").or(bearer);
     Some(Call {
         method: request.method.to_string(),

@@ -33,27 +33,18 @@ pub struct RealVault {
 pub fn program() -> Result<PathBuf, String> {
     if let Some(path) = std::env::var_os("NODEAGENT_VAULT") {
         let path = PathBuf::from(path);
-        let path = if path.is_dir() {
-            path.join("vault")
-        } else {
-            path
-        };
+        let path = if path.is_dir() { path.join("vault") } else { path };
         return if path.is_file() {
             Ok(path)
         } else {
-            Err(format!(
-                "NODEAGENT_VAULT: there is no program at {}",
-                path.display()
-            ))
+            Err(format!("NODEAGENT_VAULT: there is no program at {}", path.display()))
         };
     }
     if let Some(path) = newest_built() {
         return Ok(path);
     }
-    Err(
-        "there is no real Vault: build it with tests/peers/build vault (needs Go, about 3 minutes)"
-            .into(),
-    )
+    Err("there is no real Vault: build it with tests/peers/build vault (needs Go, about 3 minutes)"
+        .into())
 }
 
 /// The cache of `tests/peers/build`, without asking that script: it would build for minutes.
@@ -68,9 +59,7 @@ fn newest_built() -> Option<PathBuf> {
             && entry.path().join("vault").is_file()
     });
     let age = |entry: &std::fs::DirEntry| entry.metadata().and_then(|data| data.modified()).ok();
-    built
-        .max_by_key(age)
-        .map(|entry| entry.path().join("vault"))
+    built.max_by_key(age).map(|entry| entry.path().join("vault"))
 }
 
 impl RealVault {
@@ -143,35 +132,20 @@ impl RealVault {
 
     /// Seals it.
     pub async fn seal(&self) -> Result<(), String> {
-        self.handle
-            .admin()
-            .must_write("sys/seal", &json!({}))
-            .await
-            .map(drop)
+        self.handle.admin().must_write("sys/seal", &json!({})).await.map(drop)
     }
 
     /// Unseals it.
     pub async fn unseal(&self) -> Result<(), String> {
         let body = json!({ "key": self.unseal_key.expose() });
-        let status = self
-            .handle
-            .client(None)
-            .must_write("sys/unseal", &body)
-            .await?;
-        if status.json["sealed"] == json!(false) {
-            Ok(())
-        } else {
-            Err("still sealed".into())
-        }
+        let status = self.handle.client(None).must_write("sys/unseal", &body).await?;
+        if status.json["sealed"] == json!(false) { Ok(()) } else { Err("still sealed".into()) }
     }
 
     /// The version that the server tells.
     pub async fn version(&self) -> Result<String, String> {
         let status = self.handle.client(None).read("sys/seal-status").await?;
-        Ok(status.json["version"]
-            .as_str()
-            .unwrap_or("unknown")
-            .to_owned())
+        Ok(status.json["version"].as_str().unwrap_or("unknown").to_owned())
     }
 }
 
@@ -212,13 +186,7 @@ async fn try_start(program: &Path) -> Result<RealVault, String> {
     };
     let client = handle.client(None);
     let program = program.to_owned();
-    let mut vault = RealVault {
-        child,
-        handle,
-        unseal_key: Secret::new(""),
-        directory,
-        program,
-    };
+    let mut vault = RealVault { child, handle, unseal_key: Secret::new(""), directory, program };
     vault.await_listening(&client).await?;
     Ok(vault)
 }
@@ -227,19 +195,13 @@ impl RealVault {
     async fn await_listening(&mut self, client: &Admin) -> Result<(), String> {
         let deadline = Instant::now() + START_LIMIT;
         loop {
-            if client
-                .read("sys/seal-status")
-                .await
-                .is_ok_and(|reply| reply.status == 200)
-            {
+            if client.read("sys/seal-status").await.is_ok_and(|reply| reply.status == 200) {
                 return Ok(());
             }
             let ended = self.child.try_wait().map_err(|error| error.to_string())?;
             if ended.is_some() || Instant::now() > deadline {
                 let log = self.log().unwrap_or_default();
-                return Err(format!(
-                    "vault did not start listening, its log says: {log}"
-                ));
+                return Err(format!("vault did not start listening, its log says: {log}"));
             }
             tokio::time::sleep(POLL).await;
         }
@@ -252,10 +214,7 @@ fn free_port() -> io::Result<u16> {
     for _ in 0..100 {
         let first = TcpListener::bind(("127.0.0.1", 0))?;
         let port = first.local_addr()?.port();
-        match port
-            .checked_add(1)
-            .map(|next| TcpListener::bind(("127.0.0.1", next)))
-        {
+        match port.checked_add(1).map(|next| TcpListener::bind(("127.0.0.1", next))) {
             Some(Ok(_)) => return Ok(port),
             Some(Err(error)) => last = error,
             None => {}

@@ -50,12 +50,41 @@ impl Call {
         if self.body.iter().all(u8::is_ascii_whitespace) {
             return Ok(Map::new());
         }
-        match serde_json::from_slice::<Value>(&self.body) {
-            Ok(Value::Object(map)) => check_lengths(map),
-            Ok(_) => Err(Refusal::new(400, "error parsing JSON")),
-            Err(_) => Err(Refusal::new(500, invalid_character(&self.body))),
+        if let Some(open) = unclosed(&self.body) {
+            return Err(Refusal::new(500, format!("malformed JSON, unclosed {open}")));
+        }
+        let refused = |why: String| {
+            Refusal::bad(format!("error parsing JSON: failed to parse JSON input: {why}"))
+        };
+        let kind = match serde_json::from_slice::<Value>(&self.body) {
+            Ok(Value::Object(map)) => return check_lengths(map),
+            Ok(Value::Array(_)) => "array",
+            Ok(Value::String(_)) => "string",
+            Ok(_) => "number",
+            Err(_) => return Err(refused(invalid_character(&self.body))),
+        };
+        let into = "Go value of type map[string]interface {}";
+        Err(refused(format!("json: cannot unmarshal {kind} into {into}")))
+    }
+}
+
+/// What a body that was cut off left open, if it began as JSON.
+fn unclosed(body: &[u8]) -> Option<&'static str> {
+    let (mut depth, mut in_string, mut escaped) = (0_i64, false, false);
+    for byte in body {
+        match (in_string, escaped, byte) {
+            (true, true, _) => escaped = false,
+            (true, false, b'\\') => escaped = true,
+            (_, _, b'"') => in_string = !in_string,
+            (false, _, b'{' | b'[') => depth += 1,
+            (false, _, b'}' | b']') => depth -= 1,
+            _ => {}
         }
     }
+    if in_string {
+        return Some("string");
+    }
+    (depth > 0).then_some("containers")
 }
 
 /// Vault's JSON limit: no string value above 1 MiB.
@@ -64,19 +93,13 @@ const STRING_LIMIT: usize = 1 << 20;
 fn check_lengths(map: Map<String, Value>) -> Result<Map<String, Value>, Refusal> {
     let too_long = |value: &Value| value.as_str().is_some_and(|text| text.len() > STRING_LIMIT);
     if map.values().any(too_long) {
-        return Err(Refusal::new(
-            500,
-            "JSON string value exceeds allowed length",
-        ));
+        return Err(Refusal::new(500, "JSON string value exceeds allowed length"));
     }
     Ok(map)
 }
 
 fn invalid_character(body: &[u8]) -> String {
-    let first = body
-        .iter()
-        .copied()
-        .find(|byte| !byte.is_ascii_whitespace());
+    let first = body.iter().copied().find(|byte| !byte.is_ascii_whitespace());
     let shown = char::from(first.unwrap_or(b' '));
     format!("invalid character '{shown}' looking for beginning of value")
 }
@@ -113,7 +136,8 @@ impl Answer {
         Answer {
             status,
             headers,
-            content_type: String::new(),
+            // Vault says this of an empty body too.
+            content_type: "application/json".into(),
             body: Vec::new(),
         }
     }
@@ -143,11 +167,7 @@ impl Reply {
 
     /// A write that says nothing unless there is something to warn of.
     pub(super) fn written(warnings: Vec<String>) -> Reply {
-        if warnings.is_empty() {
-            Reply::NoContent
-        } else {
-            Reply::Data(Value::Null, warnings)
-        }
+        if warnings.is_empty() { Reply::NoContent } else { Reply::Data(Value::Null, warnings) }
     }
 
     pub(super) fn into_answer(self, mount_type: &str) -> Answer {
@@ -169,11 +189,7 @@ impl Reply {
 }
 
 fn envelope(data: Value, auth: Value, warnings: &[String], mount_type: &str) -> Answer {
-    let warnings = if warnings.is_empty() {
-        Value::Null
-    } else {
-        json!(warnings)
-    };
+    let warnings = if warnings.is_empty() { Value::Null } else { json!(warnings) };
     let body = json!({
         "request_id": super::ids::uuid(),
         "lease_id": "",
@@ -200,11 +216,7 @@ pub(super) struct Refusal {
 
 impl Refusal {
     pub(super) fn new(status: u16, text: impl Into<String>) -> Refusal {
-        Refusal {
-            status,
-            text: text.into(),
-            fault: false,
-        }
+        Refusal { status, text: text.into(), fault: false }
     }
 
     /// 400: the request is at fault.
@@ -214,11 +226,7 @@ impl Refusal {
 
     /// A Go error inside a backend: 500 unless a status says otherwise.
     pub(super) fn fault(status: u16, text: impl Into<String>) -> Refusal {
-        Refusal {
-            status,
-            text: text.into(),
-            fault: true,
-        }
+        Refusal { status, text: text.into(), fault: true }
     }
 
     pub(super) fn unsupported_operation() -> Refusal {

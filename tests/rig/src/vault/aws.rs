@@ -50,7 +50,6 @@ pub(super) enum Outcome {
 /// An accepted login, out of which the core makes a token.
 #[derive(Debug)]
 pub(super) struct Grant {
-    pub(super) display_name: String,
     pub(super) alias: String,
     pub(super) policies: Vec<String>,
     pub(super) meta: BTreeMap<String, String>,
@@ -93,10 +92,8 @@ const IDENTITY: &[Field] = &[
     with_default("ec2_metadata", Kind::List, "default"),
 ];
 
-const CERTIFICATE: &[Field] = &[
-    field("aws_public_cert", Kind::Text),
-    with_default("type", Kind::Text, "pkcs7"),
-];
+const CERTIFICATE: &[Field] =
+    &[field("aws_public_cert", Kind::Text), with_default("type", Kind::Text, "pkcs7")];
 
 impl Aws {
     pub(super) fn handle(&mut self, request: &Request<'_>) -> Result<Outcome, Refusal> {

@@ -39,13 +39,7 @@ fn read(input: &[u8], depth: usize) -> Option<(Node, &[u8])> {
     let (length, rest) = length_of(first, rest)?;
     let (content, rest) = rest.split_at_checked(length)?;
     if tag & 0x20 == 0 {
-        return Some((
-            Node {
-                tag,
-                body: Body::Primitive(content.to_vec()),
-            },
-            rest,
-        ));
+        return Some((Node { tag, body: Body::Primitive(content.to_vec()) }, rest));
     }
     let mut children = Vec::new();
     let mut inner = content;
@@ -54,13 +48,7 @@ fn read(input: &[u8], depth: usize) -> Option<(Node, &[u8])> {
         children.push(child);
         inner = after;
     }
-    Some((
-        Node {
-            tag,
-            body: Body::Constructed(children),
-        },
-        rest,
-    ))
+    Some((Node { tag, body: Body::Constructed(children) }, rest))
 }
 
 fn length_of(first: u8, rest: &[u8]) -> Option<(usize, &[u8])> {
@@ -71,9 +59,7 @@ fn length_of(first: u8, rest: &[u8]) -> Option<(usize, &[u8])> {
     if digits.len() > 4 {
         return None;
     }
-    let length = digits
-        .iter()
-        .fold(0_usize, |sum, digit| sum << 8 | usize::from(*digit));
+    let length = digits.iter().fold(0_usize, |sum, digit| sum << 8 | usize::from(*digit));
     Some((length, rest))
 }
 
@@ -81,13 +67,7 @@ fn read_indefinite(tag: u8, mut rest: &[u8], depth: usize) -> Option<(Node, &[u8
     let mut children = Vec::new();
     loop {
         if let [0, 0, after @ ..] = rest {
-            return Some((
-                Node {
-                    tag,
-                    body: Body::Constructed(children),
-                },
-                after,
-            ));
+            return Some((Node { tag, body: Body::Constructed(children) }, after));
         }
         let (child, after) = read(rest, depth - 1)?;
         children.push(child);
@@ -123,11 +103,8 @@ impl Node {
         if length < 0x80 {
             out.push(length as u8);
         } else {
-            let digits: Vec<u8> = length
-                .to_be_bytes()
-                .into_iter()
-                .skip_while(|digit| *digit == 0)
-                .collect();
+            let digits: Vec<u8> =
+                length.to_be_bytes().into_iter().skip_while(|digit| *digit == 0).collect();
             out.push(0x80 | digits.len() as u8);
             out.extend(digits);
         }
@@ -143,9 +120,7 @@ mod tests {
     #[test]
     fn an_indefinite_length_reads_like_a_definite_one() {
         let definite = [0x30, 0x05, 0x04, 0x03, b'a', b'b', b'c'];
-        let pieces = [
-            0x30, 0x80, 0x24, 0x80, 4, 2, b'a', b'b', 4, 1, b'c', 0, 0, 0, 0,
-        ];
+        let pieces = [0x30, 0x80, 0x24, 0x80, 4, 2, b'a', b'b', 4, 1, b'c', 0, 0, 0, 0];
         let left = parse(&definite).expect("definite");
         let right = parse(&pieces).expect("indefinite");
         assert_eq!(left.children()[0].bytes(), right.children()[0].bytes());

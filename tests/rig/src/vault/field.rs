@@ -26,20 +26,12 @@ pub(super) struct Field {
 
 /// A field whose default is the empty value of its kind.
 pub(super) const fn field(name: &'static str, kind: Kind) -> Field {
-    Field {
-        name,
-        kind,
-        default: "",
-    }
+    Field { name, kind, default: "" }
 }
 
 /// A field with a default, written as a caller would write it.
 pub(super) const fn with_default(name: &'static str, kind: Kind, default: &'static str) -> Field {
-    Field {
-        name,
-        kind,
-        default,
-    }
+    Field { name, kind, default }
 }
 
 /// The fields of one request, converted; a field that was not given has its default.
@@ -69,22 +61,14 @@ impl Form {
             form.values.insert(field.name.into(), value);
         }
         let known = |name: &String| fields.iter().any(|field| field.name == name);
-        let mut unknown: Vec<&str> = body
-            .keys()
-            .filter(|name| !known(name))
-            .map(String::as_str)
-            .collect();
+        let mut unknown: Vec<&str> =
+            body.keys().filter(|name| !known(name)).map(String::as_str).collect();
         unknown.sort_unstable();
         if unknown.is_empty() {
             return Ok((form, Vec::new()));
         }
         let names = unknown.join(" ");
-        Ok((
-            form,
-            vec![format!(
-                "Endpoint ignored these unrecognized parameters: [{names}]"
-            )],
-        ))
+        Ok((form, vec![format!("Endpoint ignored these unrecognized parameters: [{names}]")]))
     }
 
     /// Whether the caller named the field.
@@ -97,10 +81,7 @@ impl Form {
     }
 
     pub(super) fn flag(&self, name: &str) -> bool {
-        self.values
-            .get(name)
-            .and_then(Value::as_bool)
-            .unwrap_or(false)
+        self.values.get(name).and_then(Value::as_bool).unwrap_or(false)
     }
 
     pub(super) fn number(&self, name: &str) -> i64 {
@@ -174,9 +155,7 @@ fn convert(field: &Field, raw: &Value) -> Option<Value> {
             Value::String(text) => text.parse::<i64>().ok().map(|number| json!(number)),
             _ => None,
         },
-        Kind::Seconds => seconds_of(raw)
-            .filter(|seconds| *seconds >= 0)
-            .map(|s| json!(s)),
+        Kind::Seconds => seconds_of(raw).filter(|seconds| *seconds >= 0).map(|s| json!(s)),
         Kind::SignedSeconds => seconds_of(raw).map(|seconds| json!(seconds)),
         Kind::List => list_of(raw),
         Kind::Pairs => match raw {
@@ -189,18 +168,12 @@ fn convert(field: &Field, raw: &Value) -> Option<Value> {
 
 fn list_of(raw: &Value) -> Option<Value> {
     let items: Vec<String> = match raw {
-        Value::Array(items) => items
-            .iter()
-            .map(|item| item.as_str().map(String::from))
-            .collect(),
+        Value::Array(items) => items.iter().map(|item| item.as_str().map(String::from)).collect(),
         Value::String(text) if text.is_empty() => Some(Vec::new()),
         Value::String(text) => Some(text.split(',').map(String::from).collect()),
         _ => None,
     }?;
-    let trimmed = items
-        .iter()
-        .map(|item| item.trim())
-        .filter(|item| !item.is_empty());
+    let trimmed = items.iter().map(|item| item.trim()).filter(|item| !item.is_empty());
     Some(json!(trimmed.collect::<Vec<_>>()))
 }
 

@@ -7,10 +7,7 @@ fn bytes<const N: usize>() -> [u8; N] {
 }
 
 pub(super) fn hex<const N: usize>() -> String {
-    bytes::<N>()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    bytes::<N>().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 pub(super) fn random<const N: usize>() -> Vec<u8> {
@@ -31,7 +28,5 @@ pub(super) fn uuid() -> String {
 pub(super) fn base62(length: usize) -> String {
     const LETTERS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
     let mut rng = rand::rng();
-    (0..length)
-        .map(|_| char::from(LETTERS[rng.random_range(0..LETTERS.len())]))
-        .collect()
+    (0..length).map(|_| char::from(LETTERS[rng.random_range(0..LETTERS.len())])).collect()
 }

@@ -34,8 +34,7 @@ impl Version {
 
 impl Kv {
     pub(super) fn exists(&self, path: &str) -> bool {
-        path.strip_prefix("data/")
-            .is_some_and(|name| self.secrets.contains_key(name))
+        path.strip_prefix("data/").is_some_and(|name| self.secrets.contains_key(name))
     }
 
     pub(super) fn handle(
@@ -83,27 +82,18 @@ impl Kv {
         body: &Map<String, Value>,
         now: Timestamp,
     ) -> Result<Reply, Refusal> {
-        let data = body
-            .get("data")
-            .cloned()
-            .ok_or_else(|| Refusal::bad("no data provided"))?;
+        let data = body.get("data").cloned().ok_or_else(|| Refusal::bad("no data provided"))?;
         let versions = self.secrets.entry(name.to_owned()).or_default();
         let expected = body.get("options").and_then(|options| options.get("cas"));
-        if let Some(expected) = expected.and_then(Value::as_u64) {
-            if usize::try_from(expected).ok() != Some(versions.len()) {
-                let text = "check-and-set parameter did not match the current version";
-                return Err(Refusal::bad(text));
-            }
+        if let Some(expected) = expected.and_then(Value::as_u64)
+            && usize::try_from(expected).ok() != Some(versions.len())
+        {
+            let text = "check-and-set parameter did not match the current version";
+            return Err(Refusal::bad(text));
         }
-        versions.push(Version {
-            data,
-            created: now,
-            deleted: None,
-        });
+        versions.push(Version { data, created: now, deleted: None });
         let number = versions.len();
-        Ok(versions.last().map_or(Reply::Absent, |version| {
-            Reply::data(version.metadata(number))
-        }))
+        Ok(versions.last().map_or(Reply::Absent, |version| Reply::data(version.metadata(number))))
     }
 
     fn list(&self, folder: &str) -> Vec<String> {
@@ -112,10 +102,7 @@ impl Kv {
         } else {
             format!("{folder}/")
         };
-        let below = self
-            .secrets
-            .keys()
-            .filter_map(|name| name.strip_prefix(&prefix));
+        let below = self.secrets.keys().filter_map(|name| name.strip_prefix(&prefix));
         let mut names: Vec<String> = below
             .map(|rest| match rest.split_once('/') {
                 Some((folder, _)) => format!("{folder}/"),

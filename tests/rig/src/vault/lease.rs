@@ -46,9 +46,7 @@ pub(super) fn grant(
         let end = (terms.explicit_max_ttl > 0).then_some(terms.explicit_max_ttl);
         (terms.period.min(ceiling), end)
     } else {
-        let wanted = [increment, terms.ttl]
-            .into_iter()
-            .find(|wanted| *wanted > 0);
+        let wanted = [increment, terms.ttl].into_iter().find(|wanted| *wanted > 0);
         (wanted.unwrap_or(terms.mount_default), Some(ceiling))
     };
     if let Some(life) = bounded_by {
@@ -71,9 +69,7 @@ pub(super) fn grant(
 
 /// An instant some seconds after another.
 pub(super) fn after(start: Timestamp, seconds: i64) -> Timestamp {
-    start
-        .checked_add(SignedDuration::from_secs(seconds))
-        .unwrap_or(Timestamp::MAX)
+    start.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX)
 }
 
 #[cfg(test)]
@@ -82,11 +78,7 @@ mod tests {
 
     fn check(terms: Terms, increment: i64, age: i64) -> (i64, usize) {
         let start = Timestamp::from_second(1_800_000_000).expect("an instant");
-        let terms = Terms {
-            mount_default: SYSTEM_TTL,
-            mount_max: SYSTEM_TTL,
-            ..terms
-        };
+        let terms = Terms { mount_default: SYSTEM_TTL, mount_max: SYSTEM_TTL, ..terms };
         match grant(&terms, increment, start, after(start, age)) {
             Ok((ttl, warnings)) => (ttl, warnings.len()),
             Err(_) => (-1, 0),
@@ -95,11 +87,7 @@ mod tests {
 
     #[test]
     fn a_lease_shrinks_towards_its_maximum() {
-        let role = Terms {
-            ttl: 4,
-            max_ttl: 9,
-            ..Terms::default()
-        };
+        let role = Terms { ttl: 4, max_ttl: 9, ..Terms::default() };
         assert_eq!(check(role, 0, 0), (4, 0));
         assert_eq!(check(role, 0, 7), (2, 1));
         assert_eq!(check(role, 0, 9), (-1, 0));
@@ -108,16 +96,9 @@ mod tests {
 
     #[test]
     fn a_period_ignores_increment_and_ends_only_at_an_explicit_maximum() {
-        let periodic = Terms {
-            period: 60,
-            ..Terms::default()
-        };
+        let periodic = Terms { period: 60, ..Terms::default() };
         assert_eq!(check(periodic, 3600, 40 * 24 * 3600), (60, 0));
-        let ended = Terms {
-            period: 60,
-            explicit_max_ttl: 90,
-            ..Terms::default()
-        };
+        let ended = Terms { period: 60, explicit_max_ttl: 90, ..Terms::default() };
         assert_eq!(check(ended, 0, 40), (50, 1));
     }
 }

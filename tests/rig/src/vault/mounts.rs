@@ -65,9 +65,7 @@ impl Default for Mounts {
             ("sys/", "system"),
         ];
         let by_path = core.map(|(path, kind)| (path.to_owned(), Mount::new(kind, Backend::Core)));
-        Mounts {
-            by_path: BTreeMap::from(by_path),
-        }
+        Mounts { by_path: BTreeMap::from(by_path) }
     }
 }
 
@@ -116,8 +114,7 @@ impl Mounts {
     /// The mount that a path belongs to, and the rest of the path.
     pub(super) fn route<'a>(&mut self, path: &'a str) -> Option<(&str, &mut Mount, &'a str)> {
         let found = self.by_path.iter_mut().filter_map(|(prefix, mount)| {
-            path.strip_prefix(prefix.as_str())
-                .map(|rest| (prefix.as_str(), mount, rest))
+            path.strip_prefix(prefix.as_str()).map(|rest| (prefix.as_str(), mount, rest))
         });
         found.max_by_key(|(prefix, _, _)| prefix.len())
     }
@@ -184,21 +181,15 @@ impl Mounts {
             ("", "pki") => Backend::Pki(Box::default()),
             ("", "kv" | "kv-v2") => Backend::Kv(Kv::default()),
             ("auth/", kind) => {
-                return Err(Refusal::bad(format!(
-                    "plugin not found in the catalog: {kind}"
-                )));
+                return Err(Refusal::bad(format!("plugin not found in the catalog: {kind}")));
             }
             (_, kind) => {
-                return Err(Refusal::bad(format!(
-                    "plugin not found in the catalog: {kind}"
-                )));
+                return Err(Refusal::bad(format!("plugin not found in the catalog: {kind}")));
             }
         };
         if self.by_path.contains_key(full) {
             let existing = full.strip_prefix("auth/").unwrap_or(full);
-            return Err(Refusal::bad(format!(
-                "path is already in use at {existing}"
-            )));
+            return Err(Refusal::bad(format!("path is already in use at {existing}")));
         }
         let mut mount = Mount::new(kind, backend);
         mount.description = form.text("description").to_owned();

@@ -35,7 +35,6 @@ pub(super) struct Pki {
 #[derive(Debug, Clone)]
 struct Issued {
     pem: String,
-    issuer: String,
     revoked: Option<Timestamp>,
 }
 
@@ -68,10 +67,8 @@ const URLS: &[Field] = &[
     field("crl_distribution_points", Kind::List),
     field("ocsp_servers", Kind::List),
 ];
-const DEFAULT_ISSUER: &[Field] = &[
-    field("default", Kind::Text),
-    field("default_follows_latest_issuer", Kind::Flag),
-];
+const DEFAULT_ISSUER: &[Field] =
+    &[field("default", Kind::Text), field("default_follows_latest_issuer", Kind::Flag)];
 const REVOKE: &[Field] = &[field("serial_number", Kind::Text)];
 
 impl Pki {
@@ -146,21 +143,10 @@ impl Pki {
 
     /// The issuer of that id or name; `default` is the one that is configured.
     fn find(&self, reference: &str) -> Result<&Authority, Refusal> {
-        let id = if reference == "default" {
-            &self.default
-        } else {
-            reference
-        };
-        let named = || {
-            self.issuers
-                .values()
-                .find(|issuer| issuer.name == reference)
-        };
+        let id = if reference == "default" { &self.default } else { reference };
+        let named = || self.issuers.values().find(|issuer| issuer.name == reference);
         self.issuers.get(id).or_else(named).ok_or_else(|| {
-            Refusal::fault(
-                500,
-                format!("unable to find PKI issuer for reference: {reference}"),
-            )
+            Refusal::fault(500, format!("unable to find PKI issuer for reference: {reference}"))
         })
     }
 }

@@ -32,10 +32,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<Rule>, String> {
         }
         let (path, after) = string_of(after)?;
         let (block, after) = block_of(after)?;
-        rules.push(Rule {
-            path,
-            capabilities: capabilities_of(block)?,
-        });
+        rules.push(Rule { path, capabilities: capabilities_of(block)? });
         rest = after;
     }
     Ok(rules)
@@ -48,12 +45,10 @@ pub(super) fn allows(rules: &[Rule], path: &str, operation: Operation, exists: b
     let Some(best) = matching.map(|rule| rank(&rule.path)).max() else {
         return false;
     };
-    let deciding = rules
-        .iter()
-        .filter(|rule| matches(&rule.path, path) && rank(&rule.path) == best);
-    let granted: BTreeSet<&str> = deciding
-        .flat_map(|rule| rule.capabilities.iter().map(String::as_str))
-        .collect();
+    let deciding =
+        rules.iter().filter(|rule| matches(&rule.path, path) && rank(&rule.path) == best);
+    let granted: BTreeSet<&str> =
+        deciding.flat_map(|rule| rule.capabilities.iter().map(String::as_str)).collect();
     if granted.contains("deny") {
         return false;
     }
@@ -72,11 +67,7 @@ fn matches(pattern: &str, path: &str) -> bool {
         None => (pattern, false),
     };
     if !body.contains('+') {
-        return if glob {
-            path.starts_with(body)
-        } else {
-            path == body
-        };
+        return if glob { path.starts_with(body) } else { path == body };
     }
     let wanted: Vec<&str> = body.split('/').collect();
     let found: Vec<&str> = path.split('/').collect();
@@ -84,15 +75,9 @@ fn matches(pattern: &str, path: &str) -> bool {
         return false;
     }
     let last = wanted.len() - 1;
-    wanted
-        .iter()
-        .zip(&found)
-        .enumerate()
-        .all(|(index, (wanted, found))| {
-            *wanted == "+"
-                || wanted == found
-                || (glob && index == last && found.starts_with(wanted))
-        })
+    wanted.iter().zip(&found).enumerate().all(|(index, (wanted, found))| {
+        *wanted == "+" || wanted == found || (glob && index == last && found.starts_with(wanted))
+    })
 }
 
 /// Vault's priority: a later first wildcard, then no trailing glob, then fewer `+`, then longer.
@@ -100,12 +85,7 @@ fn rank(pattern: &str) -> (usize, bool, std::cmp::Reverse<usize>, usize) {
     let first_wildcard = pattern.find(['+', '*']).unwrap_or(usize::MAX);
     let segments = pattern.split('/').filter(|segment| *segment == "+").count();
     let exact_end = !pattern.ends_with('*');
-    (
-        first_wildcard,
-        exact_end,
-        std::cmp::Reverse(segments),
-        pattern.len(),
-    )
+    (first_wildcard, exact_end, std::cmp::Reverse(segments), pattern.len())
 }
 
 /// Words, strings (kept with a leading quote) and punctuation; comments are dropped.
@@ -173,31 +153,14 @@ fn capabilities_of(block: &[String]) -> Result<BTreeSet<String>, String> {
     let ["capabilities", "=", "[", inner @ .., "]"] = words.as_slice() else {
         return Err("failed to parse policy: invalid key in path block".into());
     };
-    let names = inner
-        .iter()
-        .map(|name| name.trim_start_matches('"').to_owned());
+    let names = inner.iter().map(|name| name.trim_start_matches('"').to_owned());
     names
-        .map(|name| {
-            if KNOWN.contains(&name.as_str()) {
-                Ok(name)
-            } else {
-                Err(unknown(&name))
-            }
-        })
+        .map(|name| if KNOWN.contains(&name.as_str()) { Ok(name) } else { Err(unknown(&name)) })
         .collect()
 }
 
-const KNOWN: [&str; 9] = [
-    "deny",
-    "create",
-    "read",
-    "update",
-    "delete",
-    "list",
-    "sudo",
-    "patch",
-    "subscribe",
-];
+const KNOWN: [&str; 9] =
+    ["deny", "create", "read", "update", "delete", "list", "sudo", "patch", "subscribe"];
 
 fn unknown(name: &str) -> String {
     format!("failed to parse policy: invalid capability {name:?}")
@@ -208,12 +171,7 @@ mod tests {
     use super::*;
 
     fn check(policy: &str, path: &str, operation: Operation) -> bool {
-        allows(
-            &parse(policy).expect("policy parses"),
-            path,
-            operation,
-            true,
-        )
+        allows(&parse(policy).expect("policy parses"), path, operation, true)
     }
 
     #[test]

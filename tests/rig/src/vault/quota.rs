@@ -73,9 +73,7 @@ impl Quotas {
         if path.starts_with("lease-count/") {
             return Err(Refusal::new(404, "enterprise-only feature"));
         }
-        let name = path
-            .strip_prefix("rate-limit/")
-            .ok_or_else(Refusal::unsupported_path)?;
+        let name = path.strip_prefix("rate-limit/").ok_or_else(Refusal::unsupported_path)?;
         match operation {
             Operation::Write => {
                 let (form, warnings) = Form::parse(RULE, body)?;
@@ -138,11 +136,7 @@ impl Rule {
 
     fn take(&mut self, from: IpAddr, now: Timestamp) -> (bool, Vec<(String, String)>) {
         let interval = self.interval;
-        let fresh = Bucket {
-            ends: after(now, interval),
-            used: 0,
-            blocked_until: None,
-        };
+        let fresh = Bucket { ends: after(now, interval), used: 0, blocked_until: None };
         let bucket = self.clients.entry(from).or_insert(fresh);
         if let Some(until) = bucket.blocked_until {
             if now < until {
@@ -163,10 +157,7 @@ impl Rule {
         let left = bucket.ends.duration_since(now).as_secs().max(1);
         let mut headers = vec![
             ("X-Ratelimit-Limit".into(), self.rate.to_string()),
-            (
-                "X-Ratelimit-Remaining".into(),
-                (self.rate - bucket.used).to_string(),
-            ),
+            ("X-Ratelimit-Remaining".into(), (self.rate - bucket.used).to_string()),
             ("X-Ratelimit-Reset".into(), left.to_string()),
         ];
         if !allowed {

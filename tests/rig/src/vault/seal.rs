@@ -6,10 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::answer::{Answer, Call, Operation, Refusal};
 use super::field::{Field, Form, Kind, field};
-use super::ids;
-
-/// The version that the model imitates.
-pub(super) const VERSION: &str = "1.21.0";
+use super::{VERSION, ids};
 
 /// Whether the server can work, and what it takes to make it.
 #[derive(Debug)]
@@ -47,11 +44,8 @@ const INIT: &[Field] = &[
     field("pgp_keys", Kind::List),
     field("root_token_pgp_key", Kind::Text),
 ];
-const UNSEAL: &[Field] = &[
-    field("key", Kind::Text),
-    field("reset", Kind::Flag),
-    field("migrate", Kind::Flag),
-];
+const UNSEAL: &[Field] =
+    &[field("key", Kind::Text), field("reset", Kind::Flag), field("migrate", Kind::Flag)];
 
 /// Vault's shares are 33 bytes, its barrier key 32; one share alone is the key itself.
 const SHARE_BYTES: usize = 33;
@@ -65,10 +59,9 @@ impl Seal {
             "sys/seal-status" => Some(Answer::json(200, &self.status())),
             "sys/leader" => Some(Answer::json(200, &leader())),
             "sys/unseal" if write => Some(self.unseal(call).unwrap_or_else(refused)),
-            "sys/init" if !write => Some(Answer::json(
-                200,
-                &json!({ "initialized": self.initialized }),
-            )),
+            "sys/init" if !write => {
+                Some(Answer::json(200, &json!({ "initialized": self.initialized })))
+            }
             _ => None,
         }
     }
@@ -84,10 +77,7 @@ impl Seal {
                 "parameters recovery_shares,recovery_threshold not applicable to seal type shamir",
             ));
         }
-        let (shares, threshold) = (
-            form.number("secret_shares"),
-            form.number("secret_threshold"),
-        );
+        let (shares, threshold) = (form.number("secret_shares"), form.number("secret_threshold"));
         let wrong = match (shares, threshold) {
             (..=0, _) => Some("shares must be at least one"),
             (2.., ..=1) => Some("threshold must be greater than one for multiple shares"),
@@ -101,9 +91,7 @@ impl Seal {
         self.threshold = usize::try_from(threshold).unwrap_or(1);
         self.shares = (0..shares).map(|_| ids::random::<SHARE_BYTES>()).collect();
         if shares == 1 {
-            self.shares
-                .iter_mut()
-                .for_each(|share| share.truncate(SHARE_BYTES - 1));
+            self.shares.iter_mut().for_each(|share| share.truncate(SHARE_BYTES - 1));
         }
         self.initialized = true;
         let hex: Vec<String> = self.shares.iter().map(|share| to_hex(share)).collect();
@@ -140,9 +128,7 @@ impl Seal {
             return Ok(Answer::json(200, &self.status()));
         }
         if share.len() < 16 {
-            return Err(Refusal::bad(
-                "invalid key: key is shorter than minimum 16 bytes",
-            ));
+            return Err(Refusal::bad("invalid key: key is shorter than minimum 16 bytes"));
         }
         if self.given.is_empty() {
             self.attempt = ids::uuid();
@@ -155,7 +141,8 @@ impl Seal {
             if !given.iter().all(|share| self.shares.contains(share)) {
                 return Err(Refusal::bad(
                     "unable to retrieve stored keys: invalid key: failed to decrypt keys from \
-                     storage: cipher: message authentication failed",
+                     storage: error decrypting seal wrapped value\n\
+                     error decrypting using seal shamir: cipher: message authentication failed",
                 ));
             }
             self.sealed = false;
@@ -244,10 +231,7 @@ fn to_base64(bytes: &[u8]) -> String {
 
 fn from_text(text: &str) -> Result<Vec<u8>, Refusal> {
     use base64::Engine as _;
-    let pair = |at: usize| {
-        text.get(at..at + 2)
-            .and_then(|pair| u8::from_str_radix(pair, 16).ok())
-    };
+    let pair = |at: usize| text.get(at..at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok());
     let hex: Option<Vec<u8>> = (0..text.len()).step_by(2).map(pair).collect();
     hex.or_else(|| base64::engine::general_purpose::STANDARD.decode(text).ok())
         .ok_or_else(|| Refusal::bad("'key' must be a valid hex or base64 string"))

@@ -2,6 +2,8 @@
 //! the time and the request. It never waits; where EC2 has to be asked first it says so, changes
 //! nothing, and is called again with the answer.
 
+mod access;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -11,12 +13,10 @@ use super::answer::{Answer, Call, Operation, Refusal, Reply};
 use super::aws::ec2::{Ec2Question, Ec2Result};
 use super::aws::{self, Grant};
 use super::fault::Lie;
-use super::field::{Field, Form, Kind, field};
 use super::ids;
 use super::lease;
 use super::mounts::{Backend, Mounts};
 use super::pki;
-use super::policy;
 use super::quota::Quotas;
 use super::seal::Seal;
 use super::token::endpoint::{self, Renewal};
@@ -62,8 +62,6 @@ struct Checked<'a> {
     from: std::net::IpAddr,
 }
 
-const POLICY: &[Field] = &[field("policy", Kind::Text), field("name", Kind::Text)];
-
 /// Tokens are swept out when there are this many, so that months of logins stay cheap.
 const SWEEP_AT: usize = 512;
 
@@ -87,8 +85,7 @@ impl State {
         }
         if call.path == "sys/init" {
             return Outcome::Answer(
-                self.init(now, call)
-                    .unwrap_or_else(|no| no.into_answer(false)),
+                self.init(now, call).unwrap_or_else(|no| no.into_answer(false)),
             );
         }
         if self.seal.sealed {
@@ -138,25 +135,17 @@ impl State {
         evidence: Option<&Ec2Result>,
     ) -> Result<Step, Refusal> {
         let body = call.form()?;
-        let operation = call
-            .operation()
-            .ok_or_else(Refusal::unsupported_operation)?;
+        let operation = call.operation().ok_or_else(Refusal::unsupported_operation)?;
         let caller = if self.is_public(call) {
             None
         } else {
             Some(self.authorize(now, call, operation, evidence.is_some())?)
         };
-        let checked = Checked {
-            operation,
-            body: &body,
-            now,
-            evidence,
-            from: call.from,
-        };
+        let checked = Checked { operation, body: &body, now, evidence, from: call.from };
         let Some((prefix, mount, rest)) = self.mounts.route(&call.path) else {
             let path = &call.path;
             let text = format!("no handler for route {path:?}. route entry not found.");
-            return Err(Refusal::fault(404, text));
+            return Err(Refusal::new(404, text));
         };
         let (prefix, kind) = (prefix.to_owned(), mount.kind.clone());
         let core = matches!(mount.backend, Backend::Core);
@@ -171,54 +160,6 @@ impl State {
         })
     }
 
-    /// Whose token it is, and whether its policies allow the operation.
-    fn authorize(
-        &mut self,
-        now: Timestamp,
-        call: &Call,
-        operation: Operation,
-        again: bool,
-    ) -> Result<Token, Refusal> {
-        let denied = || Refusal::new(403, "permission denied");
-        let id = call
-            .token
-            .as_deref()
-            .filter(|id| !id.is_empty())
-            .ok_or_else(denied)?;
-        let caller = if again {
-            self.tokens
-                .live(id, now)
-                .cloned()
-                .ok_or_else(invalid_token)?
-        } else {
-            self.tokens.use_once(id, call.from, now)?
-        };
-        if caller.is_root() || self.allows(&caller, call, operation) {
-            return Ok(caller);
-        }
-        Err(Refusal::fault(403, "permission denied"))
-    }
-
-    fn allows(&mut self, caller: &Token, call: &Call, operation: Operation) -> bool {
-        // Only a key-value store tells creating from updating here; elsewhere a write updates.
-        let exists = match self.mounts.route(&call.path) {
-            Some((_, mount, rest)) => match &mount.backend {
-                Backend::Kv(kv) => kv.exists(rest),
-                _ => true,
-            },
-            None => true,
-        };
-        let text = |name: &String| match name.as_str() {
-            "default" => Some(policy::DEFAULT.to_owned()),
-            name => self.policies.get(name).cloned(),
-        };
-        let texts = caller.policies.iter().filter_map(text);
-        let rules: Vec<policy::Rule> = texts
-            .flat_map(|text| policy::parse(&text).unwrap_or_default())
-            .collect();
-        policy::allows(&rules, &call.path, operation, exists)
-    }
-
     fn backend(
         &mut self,
         prefix: &str,
@@ -230,18 +171,9 @@ impl State {
             .and_then(|caller| self.entities.get(&caller.entity_id))
             .map(|entity| entity.aliases.clone())
             .unwrap_or_default();
-        let Checked {
-            operation,
-            body,
-            now,
-            evidence,
-            from,
-        } = *checked;
+        let Checked { operation, body, now, evidence, from } = *checked;
         let lie = self.lie;
-        let mount = self
-            .mounts
-            .get_mut(prefix)
-            .ok_or_else(Refusal::unsupported_path)?;
+        let mount = self.mounts.get_mut(prefix).ok_or_else(Refusal::unsupported_path)?;
         let mount_ttl = mount.ttl();
         let plain = |reply| Step::Reply(reply, String::new());
         match &mut mount.backend {
@@ -250,28 +182,13 @@ impl State {
             Backend::Pki(pki) => {
                 let aliases = &aliases;
                 let path = rest;
-                pki.handle(&pki::Request {
-                    operation,
-                    path,
-                    body,
-                    now,
-                    mount_ttl,
-                    aliases,
-                    lie,
-                })
-                .map(plain)
+                pki.handle(&pki::Request { operation, path, body, now, mount_ttl, aliases, lie })
+                    .map(plain)
             }
             Backend::Aws(aws) => {
                 let path = rest;
-                let request = aws::Request {
-                    operation,
-                    path,
-                    body,
-                    from,
-                    now,
-                    evidence,
-                    mount_ttl,
-                };
+                let request =
+                    aws::Request { operation, path, body, from, now, evidence, mount_ttl };
                 match aws.handle(&request)? {
                     aws::Outcome::Reply(reply) => Ok(plain(reply)),
                     aws::Outcome::Ask(question) => Ok(Step::Ask(question)),
@@ -298,7 +215,7 @@ impl State {
         let mut token = Token::root(now);
         token.policies = grant.policies;
         token.meta = grant.meta;
-        token.display_name = format!("{}{}", display(prefix), grant.display_name);
+        token.display_name = display(prefix);
         token.path = format!("{prefix}login");
         token.entity_id = self.entity(accessor, &grant.alias);
         token.num_uses = grant.num_uses;
@@ -308,10 +225,7 @@ impl State {
         if grant.batch {
             token.id = format!("hvb.{}", ids::base62(92));
         }
-        token.origin = Origin::Ec2 {
-            mount: prefix.to_owned(),
-            login: grant.login,
-        };
+        token.origin = Origin::Ec2 { mount: prefix.to_owned(), login: grant.login };
         let (lease, cut) = lease::grant(&grant.terms, 0, now, now)?;
         let mut warnings = grant.warnings;
         warnings.extend(cut);
@@ -324,12 +238,10 @@ impl State {
     }
 
     fn entity(&mut self, accessor: &str, alias: &str) -> String {
-        let known = self.entities.iter().find(|(_, entity)| {
-            entity
-                .aliases
-                .get(accessor)
-                .is_some_and(|name| name == alias)
-        });
+        let known = self
+            .entities
+            .iter()
+            .find(|(_, entity)| entity.aliases.get(accessor).is_some_and(|name| name == alias));
         if let Some((id, _)) = known {
             return id.clone();
         }
@@ -346,22 +258,11 @@ impl State {
         checked: &Checked<'_>,
         caller: &Token,
     ) -> Result<Step, Refusal> {
-        let Checked {
-            operation,
-            body,
-            now,
-            ..
-        } = *checked;
+        let Checked { operation, body, now, .. } = *checked;
         let system = |reply| Ok(Step::Reply(reply, "system".to_owned()));
         match prefix {
             "auth/token/" => {
-                let request = endpoint::Request {
-                    operation,
-                    path: rest,
-                    body,
-                    caller,
-                    now,
-                };
+                let request = endpoint::Request { operation, path: rest, body, caller, now };
                 match endpoint::handle(&mut self.tokens, &request)? {
                     endpoint::Outcome::Reply(reply) => Ok(Step::Reply(reply, "token".into())),
                     endpoint::Outcome::Renew(renewal) => self.renew(renewal, checked),
@@ -388,38 +289,6 @@ impl State {
                 Err(Refusal::unsupported_path())
             }
             _ => Err(Refusal::unsupported_path()),
-        }
-    }
-
-    fn policy(
-        &mut self,
-        name: &str,
-        operation: Operation,
-        body: &Map<String, Value>,
-    ) -> Result<Reply, Refusal> {
-        match operation {
-            Operation::Write => {
-                let (form, warnings) = Form::parse(POLICY, body)?;
-                policy::parse(form.text("policy")).map_err(Refusal::bad)?;
-                self.policies
-                    .insert(name.to_owned(), form.text("policy").to_owned());
-                Ok(Reply::written(warnings))
-            }
-            Operation::Delete => {
-                self.policies.remove(name);
-                Ok(Reply::NoContent)
-            }
-            _ if name.is_empty() => {
-                let own = ["default".to_owned(), "root".to_owned()];
-                Ok(Reply::Keys(
-                    own.into_iter()
-                        .chain(self.policies.keys().cloned())
-                        .collect(),
-                ))
-            }
-            _ => Ok(self.policies.get(name).map_or(Reply::Absent, |policy| {
-                Reply::data(json!({ "name": name, "policy": policy }))
-            })),
         }
     }
 
@@ -454,14 +323,8 @@ impl State {
         let (seconds, cut) = lease::grant(&terms, renewal.increment, token.created, now)?;
         let mut warnings = renewal.warnings;
         warnings.extend(cut);
-        let stored = self
-            .tokens
-            .live_mut(&renewal.id, now)
-            .ok_or_else(invalid_token)?;
-        stored.terms = lease::Terms {
-            ttl: seconds,
-            ..terms
-        };
+        let stored = self.tokens.live_mut(&renewal.id, now).ok_or_else(invalid_token)?;
+        stored.terms = lease::Terms { ttl: seconds, ..terms };
         stored.last_renewal = Some(now);
         stored.grant(now, seconds);
         let auth = stored.auth(seconds);
@@ -481,10 +344,10 @@ fn aws_request<'a>(checked: &Checked<'a>, mount_ttl: (i64, i64)) -> aws::Request
     }
 }
 
-/// `auth/aws/` is shown as `aws-` in front of the instance id.
+/// A token of `auth/aws/` is shown as `aws`, not as its instance.
 fn display(prefix: &str) -> String {
     let name = prefix.trim_start_matches("auth/").trim_end_matches('/');
-    format!("{}-", name.replace('/', "-"))
+    name.replace('/', "-")
 }
 
 /// What follows `area` in a path, where it is that area.

@@ -92,17 +92,12 @@ impl Token {
     }
 
     fn remaining(&self, now: Timestamp) -> i64 {
-        self.expires
-            .map_or(0, |end| end.duration_since(now).as_secs())
+        self.expires.map_or(0, |end| end.duration_since(now).as_secs())
     }
 
     /// The body of `lookup-self`.
     pub(super) fn lookup(&self, now: Timestamp) -> Value {
-        let meta = if self.meta.is_empty() {
-            Value::Null
-        } else {
-            json!(self.meta)
-        };
+        let meta = if self.meta.is_empty() { Value::Null } else { json!(self.meta) };
         let mut data = json!({
             "accessor": self.accessor,
             "creation_time": self.created.as_second(),
@@ -139,11 +134,7 @@ impl Token {
 
     /// The `auth` block of a login, a creation or a renewal.
     pub(super) fn auth(&self, lease: i64) -> Value {
-        let metadata = if self.meta.is_empty() {
-            Value::Null
-        } else {
-            json!(self.meta)
-        };
+        let metadata = if self.meta.is_empty() { Value::Null } else { json!(self.meta) };
         json!({
             "client_token": self.id,
             "accessor": if self.batch { "" } else { self.accessor.as_str() },
@@ -167,9 +158,7 @@ impl Token {
 
 impl std::fmt::Debug for Token {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("Token")
-            .field("display_name", &self.display_name)
-            .finish_non_exhaustive()
+        out.debug_struct("Token").field("display_name", &self.display_name).finish_non_exhaustive()
     }
 }
 
@@ -203,12 +192,7 @@ impl Tokens {
     }
 
     pub(super) fn by_accessor(&self, accessor: &str, now: Timestamp) -> Option<&Token> {
-        let id = self
-            .by_id
-            .values()
-            .find(|token| token.accessor == accessor)?
-            .id
-            .clone();
+        let id = self.by_id.values().find(|token| token.accessor == accessor)?.id.clone();
         self.live(&id, now)
     }
 
@@ -225,11 +209,7 @@ impl Tokens {
         }
         if token.num_uses > 0 {
             // Vault marks the last use with -1 while that request still runs.
-            token.num_uses = if token.num_uses == 1 {
-                -1
-            } else {
-                token.num_uses - 1
-            };
+            token.num_uses = if token.num_uses == 1 { -1 } else { token.num_uses - 1 };
         }
         Ok(token.clone())
     }
@@ -239,18 +219,14 @@ impl Tokens {
         let mut doomed = vec![id.to_owned()];
         while let Some(id) = doomed.pop() {
             self.by_id.remove(&id);
-            let children = self
-                .by_id
-                .values()
-                .filter(|t| t.parent.as_deref() == Some(&id));
+            let children = self.by_id.values().filter(|t| t.parent.as_deref() == Some(&id));
             doomed.extend(children.map(|token| token.id.clone()));
         }
     }
 
     /// Forgets tokens that ended, so that a year of logins does not pile up.
     pub(super) fn sweep(&mut self, now: Timestamp) {
-        self.by_id
-            .retain(|_, token| token.expires.is_none_or(|end| end > now));
+        self.by_id.retain(|_, token| token.expires.is_none_or(|end| end > now));
     }
 
     pub(super) fn count(&self) -> usize {

@@ -101,9 +101,10 @@ async fn ask_http(client: &reqwest::Client, question: &Ec2Question) -> Ec2Result
         .await
         .map_err(|error| plain(format!("unable to fetch current caller: {error}")))?;
     if tag(&caller, "Account") != Some(question.account_id.as_str()) {
-        let account = &question.account_id;
+        let (account, own) = (&question.account_id, tag(&caller, "Account").unwrap_or(""));
         return Err(plain(format!(
-            "no STS configuration found for account ID {account:?}"
+            "unable to fetch client for account ID {account:?} -- \
+             default client is for account {own:?}"
         )));
     }
     let id = &question.instance_id;
@@ -132,18 +133,14 @@ async fn ask_http(client: &reqwest::Client, question: &Ec2Question) -> Ec2Result
 
 fn instance(id: &str, body: &str) -> Ec2Result {
     if tag(body, "reservationId").is_none() {
-        return Err(plain(
-            "no reservations found in instance description".into(),
-        ));
+        return Err(plain("no reservations found in instance description".into()));
     }
     if tag(body, "instanceId") != Some(id) {
         let text = "expected instance ID not matching the instance ID in the instance description";
         return Err(plain(text.into()));
     }
     let text = |name| tag(body, name).unwrap_or("").to_owned();
-    let state = tag(body, "instanceState")
-        .and_then(|state| tag(state, "name"))
-        .unwrap_or("");
+    let state = tag(body, "instanceState").and_then(|state| tag(state, "name")).unwrap_or("");
     let profile = tag(body, "iamInstanceProfile").and_then(|profile| tag(profile, "arn"));
     Ok(Instance {
         image_id: text("imageId"),
@@ -155,10 +152,7 @@ fn instance(id: &str, body: &str) -> Ec2Result {
 }
 
 fn plain(text: String) -> Ec2Error {
-    Ec2Error {
-        text,
-        throttled: false,
-    }
+    Ec2Error { text, throttled: false }
 }
 
 async fn post(
@@ -172,10 +166,7 @@ async fn post(
     // Vault signs its calls. A model that serves several accounts reads the region out of this.
     let request = client
         .post(endpoint)
-        .header(
-            "content-type",
-            "application/x-www-form-urlencoded; charset=utf-8",
-        )
+        .header("content-type", "application/x-www-form-urlencoded; charset=utf-8")
         .header("authorization", "AWS4-HMAC-SHA256 Credential=model")
         .body(body.to_owned());
     let canceled = |error: reqwest::Error| {

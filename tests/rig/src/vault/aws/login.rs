@@ -10,7 +10,7 @@ use super::super::ids;
 use super::super::lease::{Terms, after};
 use super::super::token::Ec2Login;
 use super::access_list::{DISABLED, Entry};
-use super::document::Document;
+use super::document::{self, Document};
 use super::ec2::{self, Ec2Question};
 use super::{Aws, Grant, Outcome, Request, role};
 
@@ -47,9 +47,7 @@ impl Aws {
             return Err(Refusal::new(403, "permission denied"));
         }
         if role.text("auth_type") != "ec2" {
-            return Err(Refusal::bad(format!(
-                "auth method ec2 not allowed for role {name}"
-            )));
+            return Err(Refusal::bad(format!("auth method ec2 not allowed for role {name}")));
         }
         let login = Ec2Login {
             instance_id: document.instance_id.clone(),
@@ -70,7 +68,6 @@ impl Aws {
         role::admit(&role, &name, &document, instance)?;
         let nonce = self.remember(&form, &name, &document, request)?;
         Ok(Outcome::Login(Box::new(Grant {
-            display_name: document.instance_id.clone(),
             alias: self.alias(&role, &document, &instance.image_id),
             policies: role::policies(&role),
             meta: self.metadata(&name, &document, nonce),
@@ -84,18 +81,18 @@ impl Aws {
     }
 
     fn open(&self, form: &Form) -> Result<Document, Refusal> {
-        let (pkcs7, identity, signature) = (
-            form.text("pkcs7"),
-            form.text("identity"),
-            form.text("signature"),
-        );
+        let (pkcs7, identity, signature) =
+            (form.text("pkcs7"), form.text("identity"), form.text("signature"));
+        // Both are decoded before anybody asks whether they are wanted.
+        let decoded =
+            (document::decode_identity(identity)?, document::decode_signature(signature)?);
         match (pkcs7.is_empty(), identity.is_empty(), signature.is_empty()) {
             (false, false, false) => Err(Refusal::bad(
-                "both pkcs7 and a tuple containing identity document and its signature are \
-                 supplied; provide only one",
+                "both pkcs7 and a tuple containing the instance identity document and its \
+                 SHA256 RSA signature is supplied; provide only one",
             )),
             (false, _, _) => self.open_pkcs7(pkcs7),
-            (true, false, false) => self.open_identity(identity, signature),
+            (true, false, false) => self.open_identity(&decoded.0, &decoded.1),
             _ => Err(Refusal::bad("didn't supply required authentication values")),
         }
     }
@@ -120,18 +117,14 @@ impl Aws {
         let stored = self.list.get(&document.instance_id);
         if let Some(entry) = stored {
             let migration = role.flag("allow_instance_migration");
-            entry
-                .admits(&nonce, &document.pending_time, migration)
-                .map_err(Refusal::bad)?;
+            entry.admits(&nonce, &document.pending_time, migration).map_err(Refusal::bad)?;
             disallow |= entry.disallow_reauthentication;
         }
         if nonce.is_empty() {
             nonce = ids::uuid();
         }
         if nonce.len() > NONCE_LIMIT && !disallow {
-            return Err(Refusal::bad(
-                "client nonce exceeding the limit of 128 characters",
-            ));
+            return Err(Refusal::bad("client nonce exceeding the limit of 128 characters"));
         }
         let longest = request.mount_ttl.1.max(role.number("token_max_ttl"));
         // Role, nonce and creation time are those of the first login for ever, even after a
@@ -157,11 +150,7 @@ impl Aws {
     }
 
     fn alias(&self, role: &Form, document: &Document, image: &str) -> String {
-        match self
-            .identity
-            .as_ref()
-            .map_or("role_id", |identity| identity.text("ec2_alias"))
-        {
+        match self.identity.as_ref().map_or("role_id", |identity| identity.text("ec2_alias")) {
             "instance_id" => document.instance_id.clone(),
             "image_id" => image.to_owned(),
             _ => role.text("role_id").to_owned(),
@@ -174,10 +163,7 @@ impl Aws {
         document: &Document,
         nonce: Option<String>,
     ) -> BTreeMap<String, String> {
-        let configured = self
-            .identity
-            .as_ref()
-            .map(|identity| identity.list("ec2_metadata"));
+        let configured = self.identity.as_ref().map(|identity| identity.list("ec2_metadata"));
         let mut wanted = configured.unwrap_or_else(|| vec!["default".into()]);
         if wanted.iter().any(|name| name == "default") {
             wanted.extend(["account_id".into(), "auth_type".into()]);
@@ -221,10 +207,7 @@ impl Aws {
         if let Some(evidence) = request.evidence {
             ec2::running(evidence).map_err(|error| {
                 let status = if error.throttled { 502 } else { 500 };
-                failed(
-                    status,
-                    format!("failed to verify instance ID {id:?}: {}", error.text),
-                )
+                failed(status, format!("failed to verify instance ID {id:?}: {}", error.text))
             })?;
         }
         let entry = self.list.get_mut(id).ok_or_else(|| {

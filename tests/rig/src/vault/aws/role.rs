@@ -64,9 +64,10 @@ const BOUNDS: [&str; 8] = [
 impl Aws {
     pub(super) fn role(&mut self, name: &str, request: &Request<'_>) -> Result<Reply, Refusal> {
         match request.operation {
-            Operation::Read => Ok(self.roles.get(name).map_or(Reply::Absent, |role| {
-                Reply::data(Value::Object(role.shown()))
-            })),
+            Operation::Read => Ok(self
+                .roles
+                .get(name)
+                .map_or(Reply::Absent, |role| Reply::data(Value::Object(role.shown())))),
             Operation::Delete => {
                 self.roles.remove(name);
                 Ok(Reply::NoContent)
@@ -94,13 +95,11 @@ impl Aws {
         };
         let auth_type = role.text("auth_type").to_owned();
         if !matches!(auth_type.as_str(), "ec2" | "iam") {
-            return Err(Refusal::bad(format!(
-                "unrecognized auth_type: {auth_type:?}"
-            )));
+            return Err(Refusal::bad(format!("unrecognized auth_type: {auth_type:?}")));
         }
         let bound = BOUNDS.iter().any(|bound| !role.list(bound).is_empty());
         if !bound && role.list("bound_iam_principal_arn").is_empty() {
-            let text = "at least be one bound parameter should be specified on the role";
+            let text = "at least one bound parameter should be specified on the role";
             return Err(Refusal::bad(text));
         }
         if role.flag("disallow_reauthentication") && role.flag("allow_instance_migration") {
@@ -110,9 +109,7 @@ impl Aws {
         }
         let (ttl, max) = (role.number("token_ttl"), role.number("token_max_ttl"));
         if max > 0 && ttl > max {
-            return Err(Refusal::bad(
-                "'token_ttl' cannot be greater than 'token_max_ttl'",
-            ));
+            return Err(Refusal::bad("'token_ttl' cannot be greater than 'token_max_ttl'"));
         }
         if role.text("role_id").is_empty() {
             role.set("role_id", json!(ids::uuid()));
@@ -159,14 +156,10 @@ pub(super) fn admit(
     let refuse = |text: String| Err(Refusal::bad(format!("Error validating instance: {text}")));
     let (id, account) = (&document.instance_id, &document.account_id);
     if outside("bound_ec2_instance_id", id) {
-        return refuse(format!(
-            "instance ID {id:?} does not belong to the role {name:?}"
-        ));
+        return refuse(format!("instance ID {id:?} does not belong to the role {name:?}"));
     }
     if outside("bound_account_id", account) {
-        return refuse(format!(
-            "account ID {account:?} does not belong to role {name:?}"
-        ));
+        return refuse(format!("account ID {account:?} does not belong to role {name:?}"));
     }
     let image = &instance.image_id;
     if outside("bound_ami_id", image) {

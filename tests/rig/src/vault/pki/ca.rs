@@ -47,6 +47,11 @@ const ISSUER: &[Field] = &[
     field("usage", Kind::Text),
 ];
 
+const NO_URLS: &str = "This mount hasn't configured any authority information access (AIA) \
+    fields; this may make it harder for systems to find missing certificates in the chain or to \
+    validate revocation status of certificates. Consider updating /config/urls or the newly \
+    generated issuer with this information.";
+
 /// rcgen takes its times as x509-parser gives them.
 pub(super) fn instant(at: Timestamp) -> Result<ASN1Time, Refusal> {
     ASN1Time::from_timestamp(at.as_second())
@@ -103,6 +108,9 @@ impl Pki {
             "key_name": form.text("key_name"),
             "serial_number": serial.clone(),
         });
+        if self.urls.is_none() {
+            warnings.push(NO_URLS.into());
+        }
         let pem = authority.pem.clone();
         if self.issuers.is_empty() {
             self.default.clone_from(&authority.id);
@@ -110,14 +118,7 @@ impl Pki {
         let issuer = authority.id.clone();
         self.order.push(issuer.clone());
         self.issuers.insert(issuer.clone(), authority);
-        self.issued.insert(
-            serial,
-            super::Issued {
-                pem,
-                issuer,
-                revoked: None,
-            },
-        );
+        self.issued.insert(serial, super::Issued { pem, revoked: None });
         Ok(Reply::Data(data, warnings))
     }
 
@@ -184,13 +185,9 @@ fn make(form: &Form, now: Timestamp, ttl: i64) -> Result<(Authority, String), Re
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.distinguished_name = DistinguishedName::new();
     for organization in form.list("organization") {
-        params
-            .distinguished_name
-            .push(DnType::OrganizationName, organization);
+        params.distinguished_name.push(DnType::OrganizationName, organization);
     }
-    params
-        .distinguished_name
-        .push(DnType::CommonName, form.text("common_name"));
+    params.distinguished_name.push(DnType::CommonName, form.text("common_name"));
     let key = key(form)?;
     let certificate = params.self_signed(&key).map_err(failed)?;
     let authority = Authority {
@@ -212,8 +209,8 @@ fn key(form: &Form) -> Result<KeyPair, Refusal> {
         ("ec", 0 | 256) => KeyPair::generate().map_err(failed),
         ("ec", 384) => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).map_err(failed),
         ("ed25519", _) => KeyPair::generate_for(&rcgen::PKCS_ED25519).map_err(failed),
-        (kind, bits) => Err(Refusal::bad(format!(
-            "the model has no {bits}-bit {kind} roots: say key_type=ec"
-        ))),
+        (kind, bits) => {
+            Err(Refusal::bad(format!("the model has no {bits}-bit {kind} roots: say key_type=ec")))
+        }
     }
 }

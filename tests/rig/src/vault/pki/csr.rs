@@ -33,12 +33,7 @@ pub(super) struct Key {
 
 impl Default for Key {
     fn default() -> Key {
-        Key {
-            bits: Vec::new(),
-            algorithm: &rcgen::PKCS_ECDSA_P256_SHA256,
-            family: "ec",
-            size: 256,
-        }
+        Key { bits: Vec::new(), algorithm: &rcgen::PKCS_ECDSA_P256_SHA256, family: "ec", size: 256 }
     }
 }
 
@@ -62,16 +57,11 @@ impl Csr {
             .map_err(|_| Refusal::bad("csr contains no data"))?;
         let (_, request) = X509CertificationRequest::from_der(&block.contents)
             .map_err(|_| Refusal::bad("certificate request could not be parsed: asn1"))?;
-        request
-            .verify_signature()
-            .map_err(|_| Refusal::bad("request signature invalid"))?;
+        request.verify_signature().map_err(|_| Refusal::bad("request signature invalid"))?;
         let info = &request.certification_request_info;
         let common_name = info.subject.iter_common_name().next();
         let mut csr = Csr {
-            common_name: common_name
-                .and_then(|name| name.as_str().ok())
-                .unwrap_or("")
-                .to_owned(),
+            common_name: common_name.and_then(|name| name.as_str().ok()).unwrap_or("").to_owned(),
             key: key_of(&info.subject_pki)?,
             ..Csr::default()
         };
@@ -104,11 +94,7 @@ impl Csr {
         }
         let size = self.key.size;
         let bits = usize::try_from(role.number("key_bits")).unwrap_or(0);
-        let least = if wanted == "rsa" {
-            bits.max(2048)
-        } else {
-            bits
-        };
+        let least = if wanted == "rsa" { bits.max(2048) } else { bits };
         if size < least {
             return Err(Refusal::bad(format!(
                 "role requires a minimum of a {least}-bit key, but CSR's key is {size} bits"
@@ -140,10 +126,5 @@ fn key_of(spki: &x509_parser::x509::SubjectPublicKeyInfo<'_>) -> Result<Key, Ref
         _ if bits.len() == 32 => (&rcgen::PKCS_ED25519, "ed25519", 0),
         _ => return Err(refused()),
     };
-    Ok(Key {
-        bits,
-        algorithm,
-        family,
-        size,
-    })
+    Ok(Key { bits, algorithm, family, size })
 }

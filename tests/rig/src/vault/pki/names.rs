@@ -28,18 +28,11 @@ pub(super) fn collect(
     aliases: &BTreeMap<String, String>,
 ) -> Result<Names, Refusal> {
     let from_csr = role.flag("use_csr_common_name") && !csr.common_name.is_empty();
-    let common_name = if from_csr {
-        &csr.common_name
-    } else {
-        form.text("common_name")
-    };
+    let common_name = if from_csr { &csr.common_name } else { form.text("common_name") };
     if common_name.is_empty() && role.flag("require_cn") {
         return Err(Refusal::bad(NEEDS_CN));
     }
-    let mut names = Names {
-        common_name: common_name.to_owned(),
-        ..Names::default()
-    };
+    let mut names = Names { common_name: common_name.to_owned(), ..Names::default() };
     if role.flag("use_csr_sans") {
         names.dns.clone_from(&csr.dns);
         names.emails.clone_from(&csr.emails);
@@ -47,11 +40,7 @@ pub(super) fn collect(
         names.uris.clone_from(&csr.uris);
     } else {
         for name in form.list("alt_names") {
-            if name.contains('@') {
-                names.emails.push(name)
-            } else {
-                names.dns.push(name)
-            }
+            if name.contains('@') { names.emails.push(name) } else { names.dns.push(name) }
         }
         names.uris = form.list("uri_sans");
         names.ips = addresses(form)?;
@@ -79,22 +68,14 @@ fn check_names(role: &Form, domains: &[String], names: &Names) -> Result<(), Ref
     let validated = role.list("cn_validations") != ["disabled"];
     let name = &names.common_name;
     if validated && !name.is_empty() && !allowed(role, domains, name) {
-        return Err(Refusal::bad(format!(
-            "common name {name} not allowed by this role"
-        )));
+        return Err(Refusal::bad(format!("common name {name} not allowed by this role")));
     }
     if let Some(name) = names.dns.iter().find(|name| !allowed(role, domains, name)) {
         let text = format!("subject alternate name {name} not allowed by this role");
         return Err(Refusal::bad(text));
     }
-    if let Some(name) = names
-        .emails
-        .iter()
-        .find(|name| !allowed(role, domains, name))
-    {
-        return Err(Refusal::bad(format!(
-            "email address {name} not allowed by this role"
-        )));
+    if let Some(name) = names.emails.iter().find(|name| !allowed(role, domains, name)) {
+        return Err(Refusal::bad(format!("email address {name} not allowed by this role")));
     }
     Ok(())
 }
@@ -130,10 +111,7 @@ fn domains(role: &Form, aliases: &BTreeMap<String, String>) -> Vec<String> {
     if !role.flag("allowed_domains_template") {
         return domains;
     }
-    domains
-        .iter()
-        .filter_map(|domain| fill(domain, aliases))
-        .collect()
+    domains.iter().filter_map(|domain| fill(domain, aliases)).collect()
 }
 
 fn fill(template: &str, aliases: &BTreeMap<String, String>) -> Option<String> {
@@ -141,10 +119,7 @@ fn fill(template: &str, aliases: &BTreeMap<String, String>) -> Option<String> {
         return Some(template.to_owned());
     };
     let (inner, after) = rest.split_once("}}")?;
-    let accessor = inner
-        .trim()
-        .strip_prefix("identity.entity.aliases.")?
-        .strip_suffix(".name")?;
+    let accessor = inner.trim().strip_prefix("identity.entity.aliases.")?.strip_suffix(".name")?;
     let name = aliases.get(accessor)?;
     fill(after, aliases).map(|after| format!("{before}{name}{after}"))
 }
@@ -163,14 +138,11 @@ fn allowed(role: &Form, domains: &[String], name: &str) -> bool {
     if role.flag("allow_localhost") && matches!(name.as_str(), "localhost" | "localdomain") {
         return true;
     }
-    domains
-        .iter()
-        .map(|domain| domain.to_lowercase())
-        .any(|domain| {
-            (role.flag("allow_bare_domains") && name == domain)
-                || (role.flag("allow_subdomains") && name.ends_with(&format!(".{domain}")))
-                || (role.flag("allow_glob_domains") && domain.contains('*') && glob(&domain, &name))
-        })
+    domains.iter().map(|domain| domain.to_lowercase()).any(|domain| {
+        (role.flag("allow_bare_domains") && name == domain)
+            || (role.flag("allow_subdomains") && name.ends_with(&format!(".{domain}")))
+            || (role.flag("allow_glob_domains") && domain.contains('*') && glob(&domain, &name))
+    })
 }
 
 /// A pattern whose stars stand for any text.

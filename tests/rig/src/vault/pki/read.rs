@@ -27,7 +27,7 @@ impl Pki {
                     "issuer_name": issuer.name,
                 })))
             }
-            ["cert", "ca" | "ca_chain"] => self.authority(),
+            ["cert", what @ ("ca" | "ca_chain")] => self.authority(*what == "ca_chain"),
             ["cert", serial] if !serial.is_empty() => Ok(self.certificate(serial)),
             ["issuers"] | ["issuers", ""] if request.operation == Operation::List => {
                 Ok(self.issuers())
@@ -41,20 +41,25 @@ impl Pki {
 
     fn raw(&self, reference: &str, content_type: &'static str) -> Result<Reply, Refusal> {
         if self.issuers.is_empty() {
-            return Ok(Reply::Raw(204, "", Vec::new()));
+            return Ok(Reply::Raw(204, content_type, Vec::new()));
         }
         let pem = self.find(reference)?.pem.clone();
         Ok(Reply::Raw(200, content_type, pem.into_bytes()))
     }
 
-    fn authority(&self) -> Result<Reply, Refusal> {
-        let missing = |_| {
-            Refusal::bad(
-                "error fetching CA certificate: unable to find PKI issuer for reference: default",
-            )
-        };
-        let pem = &self.find("default").map_err(missing)?.pem;
-        let data = json!({ "certificate": pem, "ca_chain": pem, "revocation_time": 0 });
+    fn authority(&self, chain: bool) -> Result<Reply, Refusal> {
+        if self.issuers.is_empty() {
+            return Err(Refusal::bad("no default issuer currently configured"));
+        }
+        let pem = &self.find("default")?.pem;
+        let mut data = json!({
+            "certificate": pem,
+            "revocation_time": 0,
+            "revocation_time_rfc3339": "",
+        });
+        if chain {
+            data["ca_chain"] = json!(pem);
+        }
         Ok(Reply::data(data))
     }
 
@@ -69,7 +74,6 @@ impl Pki {
         };
         Reply::data(json!({
             "certificate": format!("{}\n", issued.pem),
-            "issuer_id": issued.issuer,
             "revocation_time": seconds,
             "revocation_time_rfc3339": text,
         }))

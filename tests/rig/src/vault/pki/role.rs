@@ -30,11 +30,7 @@ const ROLE: &[Field] = &[
     with_default("key_type", Kind::Text, "rsa"),
     field("key_bits", Kind::Number),
     field("signature_bits", Kind::Number),
-    with_default(
-        "key_usage",
-        Kind::List,
-        "DigitalSignature,KeyAgreement,KeyEncipherment",
-    ),
+    with_default("key_usage", Kind::List, "DigitalSignature,KeyAgreement,KeyEncipherment"),
     field("ext_key_usage", Kind::List),
     with_default("use_csr_common_name", Kind::Flag, "true"),
     with_default("use_csr_sans", Kind::Flag, "true"),
@@ -52,9 +48,10 @@ const ROLE: &[Field] = &[
 impl Pki {
     pub(super) fn role(&mut self, name: &str, request: &Request<'_>) -> Result<Reply, Refusal> {
         match request.operation {
-            Operation::Read => Ok(self.roles.get(name).map_or(Reply::Absent, |role| {
-                Reply::data(Value::Object(role.shown()))
-            })),
+            Operation::Read => Ok(self
+                .roles
+                .get(name)
+                .map_or(Reply::Absent, |role| Reply::data(Value::Object(role.shown())))),
             Operation::Delete => {
                 self.roles.remove(name);
                 Ok(Reply::NoContent)

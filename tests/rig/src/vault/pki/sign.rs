@@ -39,22 +39,16 @@ impl Pki {
         name: &str,
         request: &Request<'_>,
     ) -> Result<Reply, Refusal> {
-        let role = self
-            .roles
-            .get(name)
-            .ok_or_else(|| Refusal::bad(format!("unknown role: {name}")))?;
+        let role =
+            self.roles.get(name).ok_or_else(|| Refusal::bad(format!("unknown role: {name}")))?;
         let (form, mut warnings) = Form::parse(SIGN, request.body)?;
-        let reference = if reference == "default" {
-            role.text("issuer_ref")
-        } else {
-            reference
-        };
-        let issuer = self.find(reference).map_err(|refusal| {
-            Refusal::fault(
-                500,
-                format!("error fetching CA certificate: {}", refusal.text),
-            )
-        })?;
+        let reference = if reference == "default" { role.text("issuer_ref") } else { reference };
+        if self.issuers.is_empty() {
+            let text = "could not fetch the CA certificate (was one set?): \
+                        no default issuer currently configured";
+            return Err(Refusal::fault(500, text));
+        }
+        let issuer = self.find(reference)?;
         let csr = Csr::read(form.text("csr"))?;
         csr.check_key(role)?;
         let mut names = names::collect(role, &form, &csr, request.aliases)?;
@@ -81,23 +75,17 @@ impl Pki {
         let (number, serial) = serial();
         params.serial_number = Some(number);
         let pem = signed(&params, &csr, issuer, request.lie)?;
-        let data = json!({
-            "ca_chain": if form.flag("remove_roots_from_chain") { json!([]) } else { json!([issuer.pem]) },
+        let mut data = json!({
             "certificate": pem,
             "expiration": not_after.as_second(),
             "issuing_ca": issuer.pem,
             "serial_number": serial,
         });
+        if !form.flag("remove_roots_from_chain") {
+            data["ca_chain"] = json!([issuer.pem]);
+        }
         if !role.flag("no_store") {
-            let issuer = issuer.id.clone();
-            self.issued.insert(
-                serial,
-                Issued {
-                    pem,
-                    issuer,
-                    revoked: None,
-                },
-            );
+            self.issued.insert(serial, Issued { pem, revoked: None });
         }
         Ok(Reply::Data(data, warnings))
     }
@@ -114,9 +102,7 @@ fn signed(
     let certificate = match lie {
         Some(Lie::OtherIssuer) => {
             let mut other = issuer.params.clone();
-            other
-                .distinguished_name
-                .push(DnType::OrganizationName, "another authority");
+            other.distinguished_name.push(DnType::OrganizationName, "another authority");
             params.signed_by(&csr.key, &Issuer::from_params(&other, &stranger))
         }
         Some(Lie::OtherKey) => {
@@ -145,12 +131,12 @@ fn ignored(role: &Form, form: &Form) -> Vec<String> {
                 .into(),
         );
     }
-    for name in ["alt_names", "ip_sans", "uri_sans"] {
-        if role.flag("use_csr_sans") && form.given(name) {
-            warnings.push(format!(
-                "the {name} field was provided but the role is set with \"use_csr_sans\" set to true"
-            ));
-        }
+    if role.flag("use_csr_sans") && form.given("alt_names") {
+        warnings.push(
+            "the alt_names field was provided but the role is set with \
+             \"use_csr_sans\" set to true"
+                .into(),
+        );
     }
     warnings
 }
@@ -171,9 +157,7 @@ fn not_after(
             ));
         }
         return exact.parse().map_err(|_| {
-            Refusal::bad(format!(
-                "failed to parse not_after: {exact:?} is not RFC 3339"
-            ))
+            Refusal::bad(format!("failed to parse not_after: {exact:?} is not RFC 3339"))
         });
     }
     let (default_ttl, mount_max) = request.mount_ttl;
@@ -188,11 +172,13 @@ fn not_after(
         ttl = default_ttl.min(max);
     }
     if ttl > max {
-        warnings.push(format!(
+        let warning = format!(
             "TTL {:?} is longer than permitted maxTTL {:?}, so maxTTL is being used",
             go_duration(ttl),
             go_duration(max)
-        ));
+        );
+        // Vault says it twice: once for the request and once for the certificate.
+        warnings.extend([warning.clone(), warning]);
         ttl = max;
     }
     Ok(after(request.now, ttl))
@@ -238,24 +224,15 @@ fn params(
         }
     }
     if !names.common_name.is_empty() {
-        params
-            .distinguished_name
-            .push(DnType::CommonName, names.common_name.as_str());
+        params.distinguished_name.push(DnType::CommonName, names.common_name.as_str());
     }
     params.subject_alt_names = sans(names)?;
-    params.key_usages = role
-        .list("key_usage")
-        .iter()
-        .filter_map(|name| usage(name))
-        .collect();
+    params.key_usages = role.list("key_usage").iter().filter_map(|name| usage(name)).collect();
     for (flag, purpose) in [
         ("server_flag", ExtendedKeyUsagePurpose::ServerAuth),
         ("client_flag", ExtendedKeyUsagePurpose::ClientAuth),
         ("code_signing_flag", ExtendedKeyUsagePurpose::CodeSigning),
-        (
-            "email_protection_flag",
-            ExtendedKeyUsagePurpose::EmailProtection,
-        ),
+        ("email_protection_flag", ExtendedKeyUsagePurpose::EmailProtection),
     ] {
         if role.flag(flag) {
             params.extended_key_usages.push(purpose);
@@ -266,9 +243,7 @@ fn params(
 
 fn sans(names: &Names) -> Result<Vec<SanType>, Refusal> {
     let text = |name: &String| {
-        name.as_str()
-            .try_into()
-            .map_err(|_| Refusal::bad(format!("name {name} is not ASCII")))
+        name.as_str().try_into().map_err(|_| Refusal::bad(format!("name {name} is not ASCII")))
     };
     let mut sans = Vec::new();
     for name in &names.dns {

@@ -24,10 +24,7 @@ const CREATE: &[Field] = &[
     with_default("type", Kind::Text, "service"),
 ];
 
-const RENEW: &[Field] = &[
-    field("token", Kind::Text),
-    field("increment", Kind::SignedSeconds),
-];
+const RENEW: &[Field] = &[field("token", Kind::Text), field("increment", Kind::SignedSeconds)];
 const NAMED: &[Field] = &[field("token", Kind::Text)];
 const ACCESSOR: &[Field] = &[field("accessor", Kind::Text)];
 
@@ -80,11 +77,7 @@ pub(in super::super) fn handle(
         }
         ("renew-self", Operation::Write) => renewal(request, &request.caller.id),
         ("renew", Operation::Write) => {
-            let named = request
-                .body
-                .get("token")
-                .and_then(Value::as_str)
-                .unwrap_or("");
+            let named = request.body.get("token").and_then(Value::as_str).unwrap_or("");
             renewal(request, named)
         }
         ("revoke-self", Operation::Write) => {
@@ -132,34 +125,22 @@ fn fresh<'a>(tokens: &'a Tokens, request: &'a Request<'_>) -> Result<&'a Token, 
     if request.caller.num_uses < 0 {
         return Ok(request.caller);
     }
-    tokens
-        .live(&request.caller.id, request.now)
-        .ok_or_else(invalid_token)
+    tokens.live(&request.caller.id, request.now).ok_or_else(invalid_token)
 }
 
 fn accessed<'a>(tokens: &'a Tokens, form: &Form, now: Timestamp) -> Result<&'a Token, Refusal> {
     let accessor = form.text("accessor");
-    tokens
-        .by_accessor(accessor, now)
-        .ok_or_else(|| Refusal::new(403, "invalid accessor"))
+    tokens.by_accessor(accessor, now).ok_or_else(|| Refusal::fault(400, "invalid accessor"))
 }
 
 fn refuse_batch(token: &Token) -> Result<(), Refusal> {
-    if token.batch {
-        Err(Refusal::bad("batch tokens cannot be revoked"))
-    } else {
-        Ok(())
-    }
+    if token.batch { Err(Refusal::bad("batch tokens cannot be revoked")) } else { Ok(()) }
 }
 
 fn renewal(request: &Request<'_>, id: &str) -> Result<Outcome, Refusal> {
     let (form, warnings) = Form::parse(RENEW, request.body)?;
     let increment = form.number("increment");
-    Ok(Outcome::Renew(Renewal {
-        id: id.to_owned(),
-        increment,
-        warnings,
-    }))
+    Ok(Outcome::Renew(Renewal { id: id.to_owned(), increment, warnings }))
 }
 
 fn create(tokens: &mut Tokens, request: &Request<'_>) -> Result<Reply, Refusal> {
@@ -221,17 +202,7 @@ fn policies(form: &Form, caller: &Token) -> Vec<String> {
 }
 
 fn texts(pairs: Option<&Value>) -> std::collections::BTreeMap<String, String> {
-    let pairs = pairs
-        .and_then(Value::as_object)
-        .cloned()
-        .unwrap_or_default();
-    let text = |value: Value| {
-        value
-            .as_str()
-            .map_or_else(|| value.to_string(), String::from)
-    };
-    pairs
-        .into_iter()
-        .map(|(key, value)| (key, text(value)))
-        .collect()
+    let pairs = pairs.and_then(Value::as_object).cloned().unwrap_or_default();
+    let text = |value: Value| value.as_str().map_or_else(|| value.to_string(), String::from);
+    pairs.into_iter().map(|(key, value)| (key, text(value))).collect()
 }
