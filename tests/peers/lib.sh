@@ -1,4 +1,5 @@
-# What the scripts of this directory share: where the cache is, and how something is made in it once.
+# What the scripts of this directory share: where the cache is, and how something is made in it
+# once.
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 home_cache=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}
@@ -6,7 +7,8 @@ cache=${NODEAGENT_CACHE:-$home_cache/nodeagent}
 
 say() { echo "${0##*/}: $*" >&2; }
 
-# fail STATUS MESSAGE...: 64 for a wrong call, 69 for something that this machine lacks, 70 for the rest.
+# fail STATUS MESSAGE...: 64 for a wrong call, 69 for something that this machine lacks, 70 for the
+# rest.
 fail() {
   local status=$1
   shift
@@ -22,12 +24,12 @@ usage() {
 # digest: a short name for what is read from standard input.
 digest() { sha256sum | cut -c1-12; }
 
-# once TARGET COMMAND...: prints TARGET, a directory; where it does not exist yet, COMMAND is run with a
-# directory to fill as its last argument, and that directory becomes TARGET.
+# once TARGET COMMAND...: prints TARGET, a directory; where it does not exist yet, COMMAND is run
+# with a directory to fill as its last argument, and that directory becomes TARGET.
 #
-# Readers look for TARGET alone, and it appears whole, by one rename. What an interrupted call leaves
-# behind is a dotted directory beside it, which the next call removes: it holds the lock, so nobody
-# else can be filling one. A second caller waits for the first one's result.
+# Readers look for TARGET alone, and it appears whole, by one rename. What an interrupted call
+# leaves behind is a dotted directory beside it, which the next call removes: it holds the lock, so
+# nobody else can be filling one. A second caller waits for the first one's result.
 once() {
   local target=$1 staging lock
   shift
