@@ -67,11 +67,7 @@ pub fn default_file() -> String {
         for option in of(table) {
             lines(&mut text, "#   ", option.doc);
             // Every option without a default is a text.
-            let value = if option.default.is_empty() {
-                "\"\""
-            } else {
-                option.default
-            };
+            let value = if option.default.is_empty() { "\"\"" } else { option.default };
             text.push_str(&format!("#{} = {value}\n", option.key));
         }
     }
@@ -157,12 +153,7 @@ mod tests {
                 value = &value[part];
                 value = value.get(0).unwrap_or(value);
             }
-            assert!(
-                value.get(option.key).is_some(),
-                "{}.{}",
-                option.table,
-                option.key
-            );
+            assert!(value.get(option.key).is_some(), "{}.{}", option.table, option.key);
         }
     }
 

@@ -1,0 +1,91 @@
+//! The rules of the house, as tests: docs/architecture.md has them with their reasons. A finding
+//! is `file:line: rule: what to do`. Each rule is also shown something that it has to refuse.
+//!
+//! `NODEAGENT_BLESS=1` writes the generated files anew instead of comparing them.
+
+mod docs;
+mod layers;
+mod source;
+mod style;
+mod texts;
+mod units;
+
+use source::{Finding, one, rust, tree};
+
+fn refuse(findings: Vec<Finding>) {
+    let lines: Vec<_> = findings
+        .iter()
+        .map(|found| format!("{}: {}: {}", found.place, found.rule, found.advice))
+        .collect();
+    assert!(lines.is_empty(), "{} findings:\n{}", lines.len(), lines.join("\n"));
+}
+
+#[test]
+fn modules_import_only_what_their_layer_allows() {
+    refuse(rust(&tree(), "agent/src/").flat_map(layers::findings).collect());
+}
+
+#[test]
+fn rust_follows_the_rules_of_the_hand() {
+    refuse(rust(&tree(), "").flat_map(style::everywhere).collect());
+}
+
+#[test]
+fn the_agent_does_some_things_in_one_place_only() {
+    refuse(rust(&tree(), "agent/src/").flat_map(style::agent).collect());
+}
+
+#[test]
+fn no_text_is_of_one_machine() {
+    refuse(tree().iter().flat_map(texts::everywhere).collect());
+}
+
+#[test]
+fn there_is_one_tls_stack() {
+    refuse(texts::packages(one(&tree(), "Cargo.lock")));
+}
+
+#[test]
+fn the_rig_does_not_know_the_agent() {
+    let sources = tree();
+    let manifest = one(&sources, "tests/rig/Cargo.toml");
+    let files = rust(&sources, "tests/rig/").chain([manifest]);
+    refuse(files.flat_map(texts::rig).collect());
+}
+
+#[test]
+fn units_have_no_shell_and_are_not_bound_to_the_agent() {
+    let sources = tree();
+    let units = sources.iter().filter(|source| source.path.starts_with("units/system/"));
+    refuse(units.flat_map(units::unit).collect());
+}
+
+#[test]
+fn every_consumer_with_a_unit_waits_at_its_gate() {
+    refuse(units::drop_ins(&tree(), &units::consumers()));
+}
+
+#[test]
+fn the_unit_knows_the_exit_codes_that_another_start_does_not_cure() {
+    let sources = tree();
+    let unit = one(&sources, "units/system/nodeagent.service");
+    let wanted = units::hopeless();
+    assert!(unit.text.lines().any(|line| line == wanted), "{}: want {wanted}", unit.path);
+}
+
+#[test]
+fn what_is_generated_equals_the_code() {
+    refuse(docs::outdated());
+}
+
+#[test]
+fn every_problem_has_its_entry() {
+    refuse(docs::entries(one(&tree(), "docs/operating.md")));
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let sources = tree();
+    let pages = sources.iter().filter(|source| source.path.ends_with(".md"));
+    refuse(pages.flat_map(docs::links).collect());
+}
