@@ -24,17 +24,13 @@ impl ModelClock {
     /// A clock that runs with the machine's. It may still be moved, and goes on running from there.
     #[must_use]
     pub fn real() -> Self {
-        Self {
-            inner: Arc::new(Inner::Real(Mutex::new(SignedDuration::ZERO))),
-        }
+        Self { inner: Arc::new(Inner::Real(Mutex::new(SignedDuration::ZERO))) }
     }
 
     /// A clock that stands at `start` until it is moved.
     #[must_use]
     pub fn manual(start: Timestamp) -> Self {
-        Self {
-            inner: Arc::new(Inner::Manual(Mutex::new(start))),
-        }
+        Self { inner: Arc::new(Inner::Manual(Mutex::new(start))) }
     }
 
     /// The instant that every holder of this clock sees now.
@@ -53,15 +49,11 @@ impl ModelClock {
         match &*self.inner {
             Inner::Real(offset) => {
                 let mut offset = lock(offset);
-                *offset = offset
-                    .checked_add(by)
-                    .expect("a test moves its clock by months");
+                *offset = offset.checked_add(by).expect("a test moves its clock by months");
             }
             Inner::Manual(at) => {
                 let mut at = lock(at);
-                *at = at
-                    .checked_add(by)
-                    .expect("a test moves its clock by months");
+                *at = at.checked_add(by).expect("a test moves its clock by months");
             }
         }
     }
@@ -89,9 +81,7 @@ impl ModelClock {
 
 /// Locks even where another test thread panicked with the lock held: its own panic is the news.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 #[cfg(test)]

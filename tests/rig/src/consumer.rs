@@ -85,10 +85,7 @@ struct Served {
 impl ResolvesServerCert for Served {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         self.handshakes.fetch_add(1, Ordering::Relaxed);
-        self.key
-            .read()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .clone()
+        self.key.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 }
 
@@ -114,9 +111,7 @@ impl Consumer {
             record: Mutex::default(),
             pair: Mutex::default(),
         };
-        let consumer = Self {
-            shared: Arc::new(shared),
-        };
+        let consumer = Self { shared: Arc::new(shared) };
         watch(Arc::downgrade(&consumer.shared))?;
         Ok(consumer)
     }
@@ -171,9 +166,7 @@ impl Consumer {
             return None;
         }
         let key = self.shared.served.key.read();
-        let key = key
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .clone()?;
+        let key = key.unwrap_or_else(std::sync::PoisonError::into_inner).clone()?;
         let (_, parsed) = x509_parser::parse_x509_certificate(key.cert.first()?).ok()?;
         Some(parsed.raw_serial_as_string())
     }
@@ -234,9 +227,7 @@ impl Shared {
             Err(LoadError::Unreadable(_)) => record.unreadable += 1,
         }
         drop(record);
-        Err(loaded
-            .err()
-            .map_or_else(String::new, |error| error.to_string()))
+        Err(loaded.err().map_or_else(String::new, |error| error.to_string()))
     }
 
     fn serve(&self, key: Arc<CertifiedKey>) {
@@ -256,15 +247,13 @@ impl Shared {
 
 /// Looks at the files until the consumer is gone.
 fn watch(shared: Weak<Shared>) -> io::Result<()> {
-    std::thread::Builder::new()
-        .name("rig consumer".into())
-        .spawn(move || {
-            while let Some(shared) = shared.upgrade() {
-                shared.look();
-                drop(shared);
-                std::thread::sleep(WATCH_INTERVAL);
-            }
-        })?;
+    std::thread::Builder::new().name("rig consumer".into()).spawn(move || {
+        while let Some(shared) = shared.upgrade() {
+            shared.look();
+            drop(shared);
+            std::thread::sleep(WATCH_INTERVAL);
+        }
+    })?;
     Ok(())
 }
 

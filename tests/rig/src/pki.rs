@@ -13,9 +13,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 /// Makes ring the process' TLS provider; harmless where one is chosen already.
 pub fn install_crypto() {
-    rustls::crypto::ring::default_provider()
-        .install_default()
-        .ok();
+    rustls::crypto::ring::default_provider().install_default().ok();
 }
 
 /// A certificate and its key, both PEM.
@@ -50,17 +48,12 @@ impl Ca {
     #[must_use]
     pub fn new(common_name: &str) -> Self {
         let mut params = CertificateParams::default();
-        params
-            .distinguished_name
-            .push(DnType::CommonName, common_name);
+        params.distinguished_name.push(DnType::CommonName, common_name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate().expect("ring makes P-256 keys");
         let pem = params.self_signed(&key).expect("a root signs itself").pem();
-        Self {
-            issuer: Issuer::new(params, key),
-            pem,
-        }
+        Self { issuer: Issuer::new(params, key), pem }
     }
 
     /// The root's certificate.
@@ -74,22 +67,13 @@ impl Ca {
     pub fn issue(&self, names: &[&str]) -> Leaf {
         let mut params = CertificateParams::default();
         let common_name = names.first().copied().unwrap_or("rig");
-        params
-            .distinguished_name
-            .push(DnType::CommonName, common_name);
+        params.distinguished_name.push(DnType::CommonName, common_name);
         params.subject_alt_names = names.iter().map(|name| san(name)).collect();
-        params.extended_key_usages = vec![
-            ExtendedKeyUsagePurpose::ServerAuth,
-            ExtendedKeyUsagePurpose::ClientAuth,
-        ];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let key = KeyPair::generate().expect("ring makes P-256 keys");
-        let cert = params
-            .signed_by(&key, &self.issuer)
-            .expect("a root signs a leaf");
-        Leaf {
-            cert_pem: cert.pem(),
-            key_pem: key.serialize_pem(),
-        }
+        let cert = params.signed_by(&key, &self.issuer).expect("a root signs a leaf");
+        Leaf { cert_pem: cert.pem(), key_pem: key.serialize_pem() }
     }
 
     /// What a server on loopback serves: a fresh leaf for `127.0.0.1` and `localhost`.

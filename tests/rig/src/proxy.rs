@@ -86,22 +86,11 @@ impl Proxy {
         let (switches, received) = mpsc::unbounded_channel();
         let (ready, started) = std_mpsc::channel();
         let accepted = Arc::new(AtomicUsize::new(0));
-        let state = watch::Sender::new(State {
-            fault: Fault::None,
-            target,
-            switch: 0,
-        });
-        let gate = Gate {
-            addr,
-            state,
-            accepted: Arc::clone(&accepted),
-        };
-        let thread = std::thread::Builder::new()
-            .name(format!("proxy {addr}"))
-            .spawn(move || {
-                let runtime = tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build();
+        let state = watch::Sender::new(State { fault: Fault::None, target, switch: 0 });
+        let gate = Gate { addr, state, accepted: Arc::clone(&accepted) };
+        let thread =
+            std::thread::Builder::new().name(format!("proxy {addr}")).spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
                 let outcome = match runtime {
                     Ok(runtime) => runtime.block_on(gate.run(received, &ready)),
                     Err(error) => Err(error),
@@ -113,13 +102,7 @@ impl Proxy {
             })?;
         started.recv().map_err(io::Error::other)??;
         let (switches, thread) = (Some(switches), Some(thread));
-        Ok(Self {
-            addr,
-            switches,
-            accepted,
-            thread,
-            _reservation: reservation,
-        })
+        Ok(Self { addr, switches, accepted, thread, _reservation: reservation })
     }
 
     /// Where it listens.
@@ -147,16 +130,8 @@ impl Proxy {
     fn switch(&self, fault: Option<Fault>, target: Option<SocketAddr>) {
         let (done, confirmed) = std_mpsc::channel();
         let switches = self.switches.as_ref().expect("held until the drop");
-        switches
-            .send(Switch {
-                fault,
-                target,
-                done,
-            })
-            .expect("the proxy's thread runs");
-        confirmed
-            .recv()
-            .expect("the proxy's thread confirms each switch");
+        switches.send(Switch { fault, target, done }).expect("the proxy's thread runs");
+        confirmed.recv().expect("the proxy's thread confirms each switch");
     }
 }
 

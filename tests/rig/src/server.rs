@@ -48,12 +48,7 @@ impl ServerOptions {
     /// Plain HTTP on a free port of 127.0.0.1.
     #[must_use]
     pub fn new(handler: Handler, clock: ModelClock) -> Self {
-        Self {
-            bind: (Ipv4Addr::LOCALHOST, 0).into(),
-            tls: None,
-            handler,
-            clock,
-        }
+        Self { bind: (Ipv4Addr::LOCALHOST, 0).into(), tls: None, handler, clock }
     }
 
     /// The same at another address.
@@ -131,11 +126,7 @@ impl Shared {
 
     fn note_status(&self, number: u64, status: u16) {
         let mut log = lock(&self.log);
-        let entry = log
-            .entries
-            .iter_mut()
-            .rev()
-            .find(|entry| entry.number == number);
+        let entry = log.entries.iter_mut().rev().find(|entry| entry.number == number);
         if let Some(entry) = entry {
             entry.status = Some(status);
         }
@@ -174,26 +165,15 @@ impl Server {
             log: Mutex::default(),
             arrived: Condvar::new(),
             script: Mutex::default(),
-            acceptor: options
-                .tls
-                .map(|config| TlsAcceptor::from(Arc::new(config))),
+            acceptor: options.tls.map(|config| TlsAcceptor::from(Arc::new(config))),
         });
-        Ok(Self {
-            shared,
-            addr,
-            _reservation: reservation,
-            running: Mutex::default(),
-        })
+        Ok(Self { shared, addr, _reservation: reservation, running: Mutex::default() })
     }
 
     /// `http://` or `https://`, the address and the port, no trailing slash.
     #[must_use]
     pub fn url(&self) -> String {
-        let scheme = if self.shared.acceptor.is_some() {
-            "https"
-        } else {
-            "http"
-        };
+        let scheme = if self.shared.acceptor.is_some() { "https" } else { "http" };
         format!("{scheme}://{}", self.addr)
     }
 
@@ -246,10 +226,7 @@ impl Server {
     pub fn stop(&self) {
         if let Some(running) = lock(&self.running).take() {
             running.stop.send(()).ok();
-            running
-                .thread
-                .join()
-                .expect("the server's thread ends without a panic");
+            running.thread.join().expect("the server's thread ends without a panic");
         }
     }
 
@@ -282,19 +259,12 @@ impl std::fmt::Debug for Server {
 }
 
 fn count(log: &Log, path_prefix: &str) -> usize {
-    log.entries
-        .iter()
-        .filter(|entry| entry.path.starts_with(path_prefix))
-        .count()
+    log.entries.iter().filter(|entry| entry.path.starts_with(path_prefix)).count()
 }
 
 /// A bound socket; `SO_REUSEPORT` lets the listener and the reservation hold the same port.
 pub(crate) fn bound(addr: SocketAddr) -> io::Result<TcpSocket> {
-    let socket = if addr.is_ipv4() {
-        TcpSocket::new_v4()
-    } else {
-        TcpSocket::new_v6()
-    }?;
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
     socket.set_reuseport(true)?;
     socket.bind(addr)?;
@@ -305,34 +275,25 @@ pub(crate) fn bound(addr: SocketAddr) -> io::Result<TcpSocket> {
 fn spawn(shared: Arc<Shared>, addr: SocketAddr) -> io::Result<Running> {
     let (stop, stopped) = oneshot::channel();
     let (listening, ready) = mpsc::channel();
-    let thread = std::thread::Builder::new()
-        .name(format!("rig {addr}"))
-        .spawn(move || {
-            let runtime = match tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-            {
-                Ok(runtime) => runtime,
-                Err(error) => {
-                    return listening
-                        .send(Err(error))
-                        .expect("the starter waits for this");
+    let thread = std::thread::Builder::new().name(format!("rig {addr}")).spawn(move || {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                return listening.send(Err(error)).expect("the starter waits for this");
+            }
+        };
+        runtime.block_on(async {
+            let listener = bound(addr).and_then(|socket| socket.listen(1024));
+            match listener {
+                Ok(listener) => {
+                    listening.send(Ok(())).expect("the starter waits for this");
+                    accept(listener, &shared, stopped).await;
                 }
-            };
-            runtime.block_on(async {
-                let listener = bound(addr).and_then(|socket| socket.listen(1024));
-                match listener {
-                    Ok(listener) => {
-                        listening.send(Ok(())).expect("the starter waits for this");
-                        accept(listener, &shared, stopped).await;
-                    }
-                    Err(error) => listening
-                        .send(Err(error))
-                        .expect("the starter waits for this"),
-                }
-            });
-            runtime.shutdown_timeout(SHUTDOWN_LIMIT);
-        })?;
+                Err(error) => listening.send(Err(error)).expect("the starter waits for this"),
+            }
+        });
+        runtime.shutdown_timeout(SHUTDOWN_LIMIT);
+    })?;
     ready.recv().map_err(io::Error::other)??;
     Ok(Running { stop, thread })
 }

@@ -57,12 +57,7 @@ struct Shared {
 impl Shared {
     fn record(&self, method: &str, unit: &str, argument: &str) {
         let (method, unit, argument) = (method.into(), unit.into(), argument.into());
-        lock(&self.calls).push(Call {
-            method,
-            unit,
-            argument,
-            at: self.clock.now(),
-        });
+        lock(&self.calls).push(Call { method, unit, argument, at: self.clock.now() });
         self.called.notify_all();
     }
 
@@ -104,11 +99,8 @@ impl Systemd {
             next_job: AtomicU32::new(1),
             next_pid: AtomicU32::new(1001),
         });
-        let systemd = Self {
-            shared,
-            socket: socket.as_ref().to_owned(),
-            running: Mutex::default(),
-        };
+        let systemd =
+            Self { shared, socket: socket.as_ref().to_owned(), running: Mutex::default() };
         systemd.restart()?;
         Ok(systemd)
     }
@@ -134,11 +126,7 @@ impl Systemd {
     /// Sets what the next start or restart of a unit does.
     pub fn behave(&self, name: &str, on_restart: Behaviour) {
         let mut units = lock(&self.shared.units);
-        units
-            .get_mut(name)
-            .expect("the test names a unit it added")
-            .unit
-            .on_restart = on_restart;
+        units.get_mut(name).expect("the test names a unit it added").unit.on_restart = on_restart;
     }
 
     /// Puts a unit into a state without a job, as a crash does.
@@ -190,10 +178,7 @@ impl Systemd {
     pub fn stop(&self) {
         if let Some(running) = lock(&self.running).take() {
             running.stop.send(()).ok();
-            running
-                .thread
-                .join()
-                .expect("the model's thread ends without a panic");
+            running.thread.join().expect("the model's thread ends without a panic");
         }
     }
 
@@ -220,44 +205,32 @@ impl std::fmt::Debug for Systemd {
 }
 
 fn count(calls: &[Call], method: &str, unit: &str) -> usize {
-    calls
-        .iter()
-        .filter(|call| call.method == method && call.unit == unit)
-        .count()
+    calls.iter().filter(|call| call.method == method && call.unit == unit).count()
 }
 
 /// Serves on a thread of its own, and returns once it listens.
 fn spawn(shared: Arc<Shared>, socket: PathBuf) -> io::Result<Running> {
     let (stop, stopped) = oneshot::channel();
     let (listening, ready) = mpsc::channel();
-    let thread = std::thread::Builder::new()
-        .name("rig systemd".into())
-        .spawn(move || {
-            let runtime = match tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-            {
-                Ok(runtime) => runtime,
-                Err(error) => {
-                    return listening
-                        .send(Err(error))
-                        .expect("the starter waits for this");
+    let thread = std::thread::Builder::new().name("rig systemd".into()).spawn(move || {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                return listening.send(Err(error)).expect("the starter waits for this");
+            }
+        };
+        runtime.block_on(async {
+            match tokio::net::UnixListener::bind(&socket) {
+                Ok(listener) => {
+                    listening.send(Ok(())).expect("the starter waits for this");
+                    bus::serve(&shared, listener, stopped).await;
+                    std::fs::remove_file(&socket).ok();
                 }
-            };
-            runtime.block_on(async {
-                match tokio::net::UnixListener::bind(&socket) {
-                    Ok(listener) => {
-                        listening.send(Ok(())).expect("the starter waits for this");
-                        bus::serve(&shared, listener, stopped).await;
-                        std::fs::remove_file(&socket).ok();
-                    }
-                    Err(error) => listening
-                        .send(Err(error))
-                        .expect("the starter waits for this"),
-                }
-            });
-            runtime.shutdown_timeout(SHUTDOWN_LIMIT);
-        })?;
+                Err(error) => listening.send(Err(error)).expect("the starter waits for this"),
+            }
+        });
+        runtime.shutdown_timeout(SHUTDOWN_LIMIT);
+    })?;
     ready.recv().map_err(io::Error::other)??;
     Ok(Running { stop, thread })
 }

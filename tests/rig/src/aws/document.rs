@@ -166,18 +166,18 @@ impl Signer {
     }
 }
 
-/// Content type, signing time and digest, each a SEQUENCE, in DER's order of a SET.
+/// Content type, signing time and digest, in DER's order of a SET: by their encoding, and so here
+/// by their length.
 fn signed_attributes(document: &[u8], now: Timestamp) -> Vec<u8> {
     let digest = ring::digest::digest(&ring::digest::SHA256, document);
     let time = now.strftime("%y%m%d%H%M%SZ").to_string();
     let attribute =
         |oid: &[u8], value: Vec<u8>| der(SEQUENCE, &[&der(OID, &[oid]), &der(SET, &[&value])]);
-    let mut attributes = [
+    let attributes = [
         attribute(OID_CONTENT_TYPE, der(OID, &[OID_DATA])),
         attribute(OID_SIGNING_TIME, der(UTC_TIME, &[time.as_bytes()])),
         attribute(OID_MESSAGE_DIGEST, der(OCTET_STRING, &[digest.as_ref()])),
     ];
-    attributes.sort();
     attributes.concat()
 }
 

@@ -47,18 +47,13 @@ impl Pair {
         let (cert_file, cert) = read(&directory.join("cert.pem"))?;
         let (key_file, key) = read(&directory.join("key.pem"))?;
         let key = Arc::new(certified(&cert, &key)?);
-        Ok(Self {
-            key,
-            files: [cert_file, key_file],
-        })
+        Ok(Self { key, files: [cert_file, key_file] })
     }
 
     /// Whether one of the files has no name any more: a hard link elsewhere keeps it named, and
     /// keeps an inode's watch silent.
     pub(super) fn is_unlinked(&self) -> bool {
-        self.files
-            .iter()
-            .any(|file| file.metadata().is_ok_and(|metadata| metadata.nlink() == 0))
+        self.files.iter().any(|file| file.metadata().is_ok_and(|metadata| metadata.nlink() == 0))
     }
 }
 
@@ -90,9 +85,6 @@ fn read(path: &Path) -> Result<(File, Vec<u8>), LoadError> {
     };
     let file = File::open(path).map_err(failed)?;
     let mut bytes = Vec::new();
-    (&file)
-        .take(FILE_LIMIT_BYTES)
-        .read_to_end(&mut bytes)
-        .map_err(failed)?;
+    (&file).take(FILE_LIMIT_BYTES).read_to_end(&mut bytes).map_err(failed)?;
     Ok((file, bytes))
 }

@@ -16,10 +16,7 @@ struct Published {
 
 impl Published {
     fn new() -> Self {
-        let published = Self {
-            root: tempfile::tempdir().expect("a directory"),
-            ca: Ca::new("ca"),
-        };
+        let published = Self { root: tempfile::tempdir().expect("a directory"), ca: Ca::new("ca") };
         published.publish("1");
         published
     }
@@ -72,8 +69,7 @@ fn shown(consumer: &Consumer, ca: &Ca) -> Result<String, String> {
     let mut tls = rustls::ClientConnection::new(config, name).expect("a client");
     let mut stream = std::net::TcpStream::connect(consumer.addr()).map_err(|e| e.to_string())?;
     while tls.is_handshaking() {
-        tls.complete_io(&mut stream)
-            .map_err(|error| error.to_string())?;
+        tls.complete_io(&mut stream).map_err(|error| error.to_string())?;
     }
     let chain = tls.peer_certificates().expect("it showed one");
     let (_, parsed) = x509_parser::parse_x509_certificate(&chain[0]).expect("a certificate");
@@ -91,15 +87,8 @@ fn an_old_one_serves_the_new_pair_only_after_a_restart() {
     consumer.restart().expect("it starts");
     let second = shown(&consumer, &published.ca).expect("served");
     assert_ne!(second, first);
-    assert_eq!(
-        (consumer.serial(), consumer.handshakes()),
-        (Some(second), 3)
-    );
-    let record = Record {
-        restarts: 1,
-        starts: 2,
-        ..Record::default()
-    };
+    assert_eq!((consumer.serial(), consumer.handshakes()), (Some(second), 3));
+    let record = Record { restarts: 1, starts: 2, ..Record::default() };
     assert_eq!(consumer.record(), record);
 }
 
@@ -114,10 +103,7 @@ fn a_watching_one_notices_the_unlink_and_never_the_swap() {
     fs::hard_link(published.file("1", "cert.pem"), kept).expect("a link");
     fs::remove_file(published.file("1", "cert.pem")).expect("it was there");
     consumer.shared.look();
-    assert_eq!(
-        (consumer.serial(), consumer.record().rereads),
-        (first.clone(), 0)
-    );
+    assert_eq!((consumer.serial(), consumer.record().rereads), (first.clone(), 0));
     fs::remove_file(published.file("1", "key.pem")).expect("it was there");
     assert!(eventually(|| consumer.record().rereads == 1));
     assert_ne!(consumer.serial(), first);
@@ -154,14 +140,7 @@ fn it_fails_and_lies_as_told() {
     consumer.set_mode(Mode::RereadNever);
     consumer.restart().expect("it starts");
     assert_eq!(consumer.serial(), first);
-    assert_eq!(
-        consumer.record(),
-        Record {
-            restarts: 3,
-            starts: 3,
-            ..Record::default()
-        }
-    );
+    assert_eq!(consumer.record(), Record { restarts: 3, starts: 3, ..Record::default() });
 }
 
 #[test]

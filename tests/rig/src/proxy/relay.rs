@@ -41,10 +41,8 @@ pub(super) async fn relay(client: TcpStream, mut state: watch::Receiver<State>) 
     let requests = Pump::new(Flow::Requests, state.clone());
     let answers = Pump::new(Flow::Answers, state);
     // The first error ends both: that is the cut.
-    let ended = tokio::try_join!(
-        requests.run(from_client, to_peer),
-        answers.run(from_peer, to_client)
-    );
+    let ended =
+        tokio::try_join!(requests.run(from_client, to_peer), answers.run(from_peer, to_client));
     ended.ok();
 }
 
@@ -56,10 +54,7 @@ async fn connect(target: SocketAddr) -> io::Result<TcpStream> {
 
 /// Waits while everything hangs; an error where the proxy is gone.
 async fn thaw(state: &mut watch::Receiver<State>) -> io::Result<()> {
-    state
-        .wait_for(|state| state.fault != Fault::Hang)
-        .await
-        .map_err(io::Error::other)?;
+    state.wait_for(|state| state.fault != Fault::Hang).await.map_err(io::Error::other)?;
     Ok(())
 }
 
@@ -72,11 +67,7 @@ struct Pump {
 
 impl Pump {
     fn new(flow: Flow, state: watch::Receiver<State>) -> Self {
-        Self {
-            flow,
-            state,
-            budget: (u64::MAX, 0),
-        }
+        Self { flow, state, budget: (u64::MAX, 0) }
     }
 
     async fn run(mut self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) -> io::Result<()> {
@@ -108,11 +99,7 @@ impl Pump {
                 let passed = piece.len().min(self.budget.1);
                 to.write_all(&piece[..passed]).await?;
                 self.budget.1 -= passed;
-                if passed < piece.len() {
-                    Err(cut())
-                } else {
-                    Ok(())
-                }
+                if passed < piece.len() { Err(cut()) } else { Ok(()) }
             }
             Fault::Garbage => {
                 to.write_all(GARBAGE).await?;

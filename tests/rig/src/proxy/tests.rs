@@ -37,13 +37,7 @@ impl Bench {
 
     async fn get(&self, client: &reqwest::Client) -> reqwest::Result<String> {
         let url = format!("https://{}/", self.proxy.addr());
-        client
-            .get(url)
-            .send()
-            .await?
-            .error_for_status()?
-            .text()
-            .await
+        client.get(url).send().await?.error_for_status()?.text().await
     }
 }
 
@@ -53,20 +47,10 @@ async fn refuses_cuts_open_connections_and_comes_back_at_the_same_port() {
     let kept = bench.client();
     assert_eq!(bench.get(&kept).await.expect("passed on").len(), 5000);
     bench.get(&kept).await.expect("passed on again");
-    assert_eq!(
-        bench.proxy.connections(),
-        1,
-        "TLS and keep-alive pass through"
-    );
+    assert_eq!(bench.proxy.connections(), 1, "TLS and keep-alive pass through");
     bench.proxy.set(Fault::Refuse);
     bench.get(&kept).await.expect_err("cut");
-    assert!(
-        bench
-            .get(&bench.client())
-            .await
-            .expect_err("refused")
-            .is_connect()
-    );
+    assert!(bench.get(&bench.client()).await.expect_err("refused").is_connect());
     bench.proxy.set(Fault::None);
     bench.get(&kept).await.expect("back");
 }
@@ -74,25 +58,25 @@ async fn refuses_cuts_open_connections_and_comes_back_at_the_same_port() {
 #[tokio::test]
 async fn cut_and_garbage_hit_open_and_new_connections_alike() {
     let bench = Bench::new();
-    for fault in [
-        Fault::Cut { after_bytes: 0 },
-        Fault::Cut { after_bytes: 3000 },
-        Fault::Garbage,
-    ] {
+    for fault in [Fault::Cut { after_bytes: 0 }, Fault::Cut { after_bytes: 3000 }, Fault::Garbage] {
         let kept = bench.client();
         bench.get(&kept).await.expect("passed on");
         bench.proxy.set(fault.clone());
-        bench
-            .get(&kept)
-            .await
-            .expect_err(&format!("{fault:?} on an open connection"));
-        bench
-            .get(&bench.client())
-            .await
-            .expect_err(&format!("{fault:?} on a new connection"));
+        bench.get(&kept).await.expect_err(&format!("{fault:?} on an open connection"));
+        bench.get(&bench.client()).await.expect_err(&format!("{fault:?} on a new connection"));
         bench.proxy.set(Fault::None);
         bench.get(&kept).await.expect("passed on");
     }
+}
+
+#[tokio::test]
+async fn a_cut_counts_all_pieces_of_a_connection() {
+    let bench = Bench::new();
+    // More than the answer, less than the answer and the handshake's.
+    bench.proxy.set(Fault::Cut { after_bytes: 5500 });
+    bench.get(&bench.client()).await.expect_err("cut");
+    bench.proxy.set(Fault::Cut { after_bytes: 50_000 });
+    bench.get(&bench.client()).await.expect("not yet");
 }
 
 #[tokio::test]
@@ -133,10 +117,7 @@ async fn a_delay_holds_answers_back_and_not_requests() {
 async fn a_flapping_port_is_closed_and_open_in_turn() {
     let bench = Bench::new();
     let length = Duration::from_millis(5);
-    bench.proxy.set(Fault::Flap {
-        up: length,
-        down: length,
-    });
+    bench.proxy.set(Fault::Flap { up: length, down: length });
     let (mut refused, mut answered) = (0, 0);
     let deadline = Instant::now() + LIMIT;
     while (refused == 0 || answered == 0) && Instant::now() < deadline {
@@ -145,10 +126,7 @@ async fn a_flapping_port_is_closed_and_open_in_turn() {
             Err(_) => refused += 1,
         }
     }
-    assert!(
-        refused > 0 && answered > 0,
-        "{refused} refused, {answered} answered"
-    );
+    assert!(refused > 0 && answered > 0, "{refused} refused, {answered} answered");
 }
 
 #[tokio::test]
@@ -156,10 +134,7 @@ async fn another_peer_can_take_the_first_one_s_place() {
     let bench = Bench::new();
     let other = Bench::new();
     bench.proxy.retarget(other.server.addr());
-    assert!(
-        bench.get(&bench.client()).await.is_err(),
-        "the other's certificate is not ours"
-    );
+    assert!(bench.get(&bench.client()).await.is_err(), "the other's certificate is not ours");
     bench.server.stop();
     bench.proxy.retarget(bench.server.addr());
     bench.get(&bench.client()).await.expect_err("nobody there");

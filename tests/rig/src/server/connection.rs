@@ -82,10 +82,7 @@ struct Connection {
 
 impl Connection {
     async fn serve_http<S: AsyncRead + AsyncWrite + Unpin>(self, stream: S) {
-        let io = TokioIo::new(FaultIo {
-            inner: stream,
-            wreck: Arc::clone(&self.wreck),
-        });
+        let io = TokioIo::new(FaultIo { inner: stream, wreck: Arc::clone(&self.wreck) });
         let connection = Arc::new(self);
         let service = service_fn(move |request| {
             let connection = Arc::clone(&connection);
@@ -138,16 +135,9 @@ impl Connection {
                 self.wreck(Wreck::Cut(0));
                 None
             }
-            Some(Fault::Status {
-                code,
-                body,
-                headers,
-            }) => Some(Response {
-                status: code,
-                headers,
-                body: body.into(),
-                ip_ttl: None,
-            }),
+            Some(Fault::Status { code, body, headers }) => {
+                Some(Response { status: code, headers, body: body.into(), ip_ttl: None })
+            }
             Some(Fault::Cut { after_bytes }) => {
                 let response = (self.shared.handler)(request).await;
                 self.wreck(Wreck::Cut(after_bytes));
@@ -174,18 +164,14 @@ impl Connection {
 
     fn encode(&self, response: Response) -> hyper::Response<Full<Bytes>> {
         // Failing to set it is seen by the tests of the hop rule, not by the client.
-        self.socket
-            .set_ttl(response.ip_ttl.unwrap_or(DEFAULT_IP_TTL))
-            .ok();
+        self.socket.set_ttl(response.ip_ttl.unwrap_or(DEFAULT_IP_TTL)).ok();
         let mut builder = hyper::Response::builder()
             .status(response.status)
             .header("date", http_date(self.shared.clock.now()));
         for (name, value) in &response.headers {
             builder = builder.header(name, value);
         }
-        builder
-            .body(Full::new(response.body))
-            .expect("a model answers with valid headers")
+        builder.body(Full::new(response.body)).expect("a model answers with valid headers")
     }
 }
 
@@ -258,10 +244,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for FaultIo<S> {
             }
         }
         ready!(Pin::new(&mut this.inner).poll_flush(cx))?;
-        Poll::Ready(Err(io::Error::new(
-            io::ErrorKind::ConnectionAborted,
-            "cut by the script",
-        )))
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "cut by the script")))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

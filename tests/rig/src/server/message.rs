@@ -35,14 +35,7 @@ impl Request {
 /// Bodies and header values may hold secrets, so neither is shown.
 impl std::fmt::Debug for Request {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "{} {} ({} bytes, from {})",
-            self.method,
-            self.path,
-            self.body.len(),
-            self.peer
-        )
+        write!(f, "{} {} ({} bytes, from {})", self.method, self.path, self.body.len(), self.peer)
     }
 }
 
@@ -76,12 +69,7 @@ impl Response {
     /// An answer without a body.
     #[must_use]
     pub fn empty(status: u16) -> Self {
-        Self {
-            status,
-            headers: Vec::new(),
-            body: Bytes::new(),
-            ip_ttl: None,
-        }
+        Self { status, headers: Vec::new(), body: Bytes::new(), ip_ttl: None }
     }
 
     /// An answer of a content type.

@@ -40,11 +40,7 @@ impl Fault {
     pub fn status(code: u16, text: &str) -> Self {
         let body = serde_json::json!({ "errors": [text] }).to_string();
         let headers = vec![("content-type".into(), "application/json".into())];
-        Self::Status {
-            code,
-            body,
-            headers,
-        }
+        Self::Status { code, body, headers }
     }
 }
 
@@ -67,13 +63,7 @@ impl Step {
     /// Every request whose path starts so is hit.
     #[must_use]
     pub fn on(path: &str, fault: Fault) -> Self {
-        Self {
-            method: None,
-            path: path.into(),
-            skip: 0,
-            times: None,
-            fault,
-        }
+        Self { method: None, path: path.into(), skip: 0, times: None, fault }
     }
 
     /// The same for one method only.
@@ -115,11 +105,7 @@ impl Script {
 
     /// The fault for this request: the first step that matches and is neither skipped nor used up.
     pub(super) fn take(&mut self, method: &http::Method, path: &str) -> Option<Fault> {
-        for step in self
-            .steps
-            .iter_mut()
-            .filter(|step| step.matches(method, path))
-        {
+        for step in self.steps.iter_mut().filter(|step| step.matches(method, path)) {
             if step.skip > 0 {
                 step.skip -= 1;
                 continue;

@@ -62,18 +62,12 @@ async fn converse(shared: Arc<Shared>, stream: UnixStream) {
         return;
     };
     let guid = Guid::generate();
-    let building = Builder::unix_stream(stream)
-        .server(guid)
-        .p2p()
-        .build_message_stream();
+    let building = Builder::unix_stream(stream).server(guid).p2p().build_message_stream();
     let Ok(Ok(mut messages)) = tokio::time::timeout(HANDSHAKE_LIMIT, building).await else {
         return;
     };
     let connection = Connection::from(&messages);
-    let client = Client {
-        connection: connection.clone(),
-        subscribed: false,
-    };
+    let client = Client { connection: connection.clone(), subscribed: false };
     lock(&shared.clients).push(client);
     while let Some(Ok(message)) = next(&mut messages).await {
         if message.message_type() == Type::MethodCall {
@@ -102,9 +96,7 @@ async fn answer(
 ) -> zbus::Result<()> {
     let header = message.header();
     let path = header.path().map_or("", |path| path.as_str());
-    let interface = header
-        .interface()
-        .map_or("", |interface| interface.as_str());
+    let interface = header.interface().map_or("", |interface| interface.as_str());
     let member = header.member().map_or("", |member| member.as_str());
     match (path, interface, member) {
         (_, "org.freedesktop.DBus.Peer", "Ping") => connection.reply(&header, &()).await,
@@ -203,18 +195,13 @@ async fn property(shared: &Shared, connection: &Connection, message: &Message) -
     let body = message.body();
     let arguments = match member {
         "Get" => body.deserialize::<(String, String)>(),
-        _ => body
-            .deserialize::<String>()
-            .map(|interface| (interface, String::new())),
+        _ => body.deserialize::<String>().map(|interface| (interface, String::new())),
     };
     let Ok((interface, name)) = arguments else {
         return refuse(connection, &header, invalid_arguments()).await;
     };
     let Some(unit) = header.path().and_then(|path| unit_name(path.as_str())) else {
-        let error = (
-            "org.freedesktop.DBus.Error.UnknownObject",
-            "Unknown object.".to_owned(),
-        );
+        let error = ("org.freedesktop.DBus.Error.UnknownObject", "Unknown object.".to_owned());
         return refuse(connection, &header, error).await;
     };
     shared.record(member, &unit, &name);
@@ -239,12 +226,7 @@ async fn property(shared: &Shared, connection: &Connection, message: &Message) -
 
 /// Tells those who subscribed how a job ended.
 pub(super) async fn job_removed(shared: &Shared, id: u32, unit: &str, result: &str) {
-    signal(
-        shared,
-        "JobRemoved",
-        &(id, object(job::path(id)), unit, result),
-    )
-    .await;
+    signal(shared, "JobRemoved", &(id, object(job::path(id)), unit, result)).await;
 }
 
 async fn signal<B>(shared: &Shared, name: &str, body: &B)
@@ -272,10 +254,7 @@ async fn refuse(
 }
 
 fn invalid_arguments() -> Refusal {
-    (
-        "org.freedesktop.DBus.Error.InvalidArgs",
-        "Invalid arguments.".to_owned(),
-    )
+    ("org.freedesktop.DBus.Error.InvalidArgs", "Invalid arguments.".to_owned())
 }
 
 fn object(path: String) -> ObjectPath<'static> {

@@ -82,16 +82,11 @@ pub(super) async fn queue(
     check(shared, name, kind, mode)?;
     let displaced = {
         let mut units = lock(&shared.units);
-        let job = units
-            .get_mut(name)
-            .and_then(|entry| entry.job.take_if(|job| job.kind != kind));
+        let job = units.get_mut(name).and_then(|entry| entry.job.take_if(|job| job.kind != kind));
         if job.is_none()
             && let Some(job) = units.get(name).and_then(|entry| entry.job.as_ref())
         {
-            return Ok(Queued {
-                id: job.id,
-                begin: None,
-            });
+            return Ok(Queued { id: job.id, begin: None });
         }
         job
     };
@@ -113,16 +108,9 @@ pub(super) async fn queue(
         bus::job_removed(&sharing, id, &unit, result).await;
     });
     if let Some(entry) = lock(&shared.units).get_mut(name) {
-        entry.job = Some(Job {
-            id,
-            kind,
-            task: task.abort_handle(),
-        });
+        entry.job = Some(Job { id, kind, task: task.abort_handle() });
     }
-    Ok(Queued {
-        id,
-        begin: Some(begin),
-    })
+    Ok(Queued { id, begin: Some(begin) })
 }
 
 fn check(shared: &Shared, name: &str, kind: Kind, mode: &str) -> Result<(), Refusal> {
@@ -130,33 +118,19 @@ fn check(shared: &Shared, name: &str, kind: Kind, mode: &str) -> Result<(), Refu
     if !is_unit_name(name) {
         return Err((INVALID, unit::invalid_name(name)));
     }
-    if ![
-        "replace",
-        "fail",
-        "replace-irreversibly",
-        "ignore-dependencies",
-    ]
-    .contains(&mode)
-    {
+    if !["replace", "fail", "replace-irreversibly", "ignore-dependencies"].contains(&mode) {
         return Err((INVALID, format!("Job mode {mode} invalid")));
     }
     let units = lock(&shared.units);
     let Some(entry) = units.get(name) else {
-        let what = if kind == Kind::Stop {
-            "loaded"
-        } else {
-            "found"
-        };
+        let what = if kind == Kind::Stop { "loaded" } else { "found" };
         let text = format!("Unit {name} not {what}.");
         return Err(("org.freedesktop.systemd1.NoSuchUnit", text));
     };
     match entry.unit.load {
         LoadState::Loaded => {}
         LoadState::Masked => {
-            return Err((
-                "org.freedesktop.systemd1.UnitMasked",
-                format!("Unit {name} is masked."),
-            ));
+            return Err(("org.freedesktop.systemd1.UnitMasked", format!("Unit {name} is masked.")));
         }
         LoadState::BadSetting => {
             let text = format!("Unit {name} has a bad unit file setting.");
@@ -187,9 +161,7 @@ fn check(shared: &Shared, name: &str, kind: Kind, mode: &str) -> Result<(), Refu
 
 /// Does what the job wants and returns its result in systemd's word.
 async fn perform(shared: &Shared, name: &str, kind: Kind) -> &'static str {
-    let found = lock(&shared.units)
-        .get(name)
-        .map(|entry| (entry.state, entry.unit.clone()));
+    let found = lock(&shared.units).get(name).map(|entry| (entry.state, entry.unit.clone()));
     let Some((state, unit)) = found else {
         return "canceled";
     };
@@ -211,11 +183,7 @@ async fn perform(shared: &Shared, name: &str, kind: Kind) -> &'static str {
             shared.enter(name, ActiveState::Reloading);
             let end = run(unit.on_reload.unwrap_or(Behaviour::Works)).await;
             shared.enter(name, ActiveState::Active);
-            if matches!(end, End::Failed) {
-                "failed"
-            } else {
-                "done"
-            }
+            if matches!(end, End::Failed) { "failed" } else { "done" }
         }
         _ => {
             if state.is_up() {
@@ -252,11 +220,7 @@ async fn run(mut behaviour: Behaviour) -> End {
             }
             Behaviour::Run(action) => {
                 let ran = tokio::task::spawn_blocking(move || action()).await;
-                return if matches!(ran, Ok(Ok(()))) {
-                    End::Up
-                } else {
-                    End::Failed
-                };
+                return if matches!(ran, Ok(Ok(()))) { End::Up } else { End::Failed };
             }
         };
     }

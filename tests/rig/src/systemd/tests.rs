@@ -70,12 +70,7 @@ impl Bench {
         let connection = connect(&systemd).await.expect("a connection");
         let manager = ManagerProxy::new(&connection).await.expect("a proxy");
         manager.subscribe().await.expect("subscribed");
-        Self {
-            systemd,
-            clock,
-            connection,
-            _directory: directory,
-        }
+        Self { systemd, clock, connection, _directory: directory }
     }
 
     async fn manager(&self) -> ManagerProxy<'static> {
@@ -85,38 +80,26 @@ impl Bench {
     async fn unit(&self, name: &str) -> Unit1Proxy<'static> {
         let path = self.manager().await.load_unit(name).await.expect("a path");
         let builder = Unit1Proxy::builder(&self.connection).path(path);
-        builder
-            .cache_properties(CacheProperties::No)
-            .build()
-            .await
-            .expect("a proxy")
+        builder.cache_properties(CacheProperties::No).build().await.expect("a proxy")
     }
 
     /// Restarts the kubelet and returns how the job ended and the unit's state then.
     async fn restart(&self) -> (String, ActiveState) {
         let manager = self.manager().await;
         let mut removed = manager.receive_job_removed().await.expect("a stream");
-        let job = manager
-            .restart_unit(KUBELET, "replace")
-            .await
-            .expect("a job");
+        let job = manager.restart_unit(KUBELET, "replace").await.expect("a job");
         let result = ended(&mut removed, &job).await;
         (result, self.systemd.state(KUBELET).expect("it was added"))
     }
 }
 
 async fn connect(systemd: &Systemd) -> zbus::Result<Connection> {
-    Builder::address(systemd.address().as_str())
-        .p2p()
-        .build()
-        .await
+    Builder::address(systemd.address().as_str()).p2p().build().await
 }
 
 async fn ended(removed: &mut JobRemovedStream, job: &OwnedObjectPath) -> String {
     loop {
-        let signal = tokio::time::timeout(LIMIT, removed.next())
-            .await
-            .expect("it ends");
+        let signal = tokio::time::timeout(LIMIT, removed.next()).await.expect("it ends");
         let args = signal.expect("the stream goes on");
         let args = args.args().expect("its arguments");
         if args.job == *job {
@@ -130,9 +113,7 @@ fn refusal(error: zbus::Error) -> (String, String) {
     match error {
         zbus::Error::MethodError(name, text, _) => (name.to_string(), text.unwrap_or_default()),
         zbus::Error::FDO(error) => {
-            let text = zbus::DBusError::description(&*error)
-                .unwrap_or_default()
-                .to_owned();
+            let text = zbus::DBusError::description(&*error).unwrap_or_default().to_owned();
             (zbus::DBusError::name(&*error).to_string(), text)
         }
         other => panic!("not systemd's error: {other:?}"),
@@ -142,62 +123,33 @@ fn refusal(error: zbus::Error) -> (String, String) {
 #[tokio::test]
 async fn a_restart_is_answered_awaited_and_changes_times_and_invocation() {
     let bench = Bench::new().await;
-    bench
-        .systemd
-        .add_unit(KUBELET, Unit::active(Behaviour::Works));
+    bench.systemd.add_unit(KUBELET, Unit::active(Behaviour::Works));
     let unit = bench.unit(KUBELET).await;
     let before = unit.invocation_id().await.expect("an id");
-    assert_eq!(
-        unit.active_enter_timestamp().await.expect("a time"),
-        bench.clock.micros()
-    );
+    assert_eq!(unit.active_enter_timestamp().await.expect("a time"), bench.clock.micros());
     bench.clock.advance(jiff::SignedDuration::from_secs(60));
     assert_eq!(bench.restart().await, ("done".into(), ActiveState::Active));
-    assert_eq!(
-        unit.active_enter_timestamp().await.expect("a time"),
-        bench.clock.micros()
-    );
+    assert_eq!(unit.active_enter_timestamp().await.expect("a time"), bench.clock.micros());
     assert_ne!(unit.invocation_id().await.expect("an id"), before);
     assert_eq!(unit.sub_state().await.expect("a state"), "running");
     assert_eq!(bench.systemd.count("RestartUnit", KUBELET), 1);
     assert!(bench.systemd.wait_for("Subscribe", "", 1, LIMIT));
-    let get = bench
-        .systemd
-        .calls()
-        .into_iter()
-        .next_back()
-        .expect("a call");
-    assert_eq!(
-        (get.method.as_str(), get.argument.as_str()),
-        ("Get", "SubState")
-    );
+    let get = bench.systemd.calls().into_iter().next_back().expect("a call");
+    assert_eq!((get.method.as_str(), get.argument.as_str()), ("Get", "SubState"));
 }
 
 #[tokio::test]
 async fn a_restart_does_what_the_unit_was_told() {
     let bench = Bench::new().await;
-    bench
-        .systemd
-        .add_unit(KUBELET, Unit::active(Behaviour::Fails));
-    assert_eq!(
-        bench.restart().await,
-        ("failed".into(), ActiveState::Failed)
-    );
+    bench.systemd.add_unit(KUBELET, Unit::active(Behaviour::Fails));
+    assert_eq!(bench.restart().await, ("failed".into(), ActiveState::Failed));
     bench.systemd.behave(KUBELET, Behaviour::EndsAtOnce);
-    assert_eq!(
-        bench.restart().await,
-        ("done".into(), ActiveState::Inactive)
-    );
+    assert_eq!(bench.restart().await, ("done".into(), ActiveState::Inactive));
     let slow = Behaviour::Slow(Duration::from_millis(1), Box::new(Behaviour::Works));
     bench.systemd.behave(KUBELET, slow);
     assert_eq!(bench.restart().await, ("done".into(), ActiveState::Active));
-    bench
-        .systemd
-        .behave(KUBELET, Behaviour::run(|| Err("no certificate".into())));
-    assert_eq!(
-        bench.restart().await,
-        ("failed".into(), ActiveState::Failed)
-    );
+    bench.systemd.behave(KUBELET, Behaviour::run(|| Err("no certificate".into())));
+    assert_eq!(bench.restart().await, ("failed".into(), ActiveState::Failed));
     bench.systemd.behave(KUBELET, Behaviour::run(|| Ok(())));
     assert_eq!(bench.restart().await, ("done".into(), ActiveState::Active));
 }
@@ -205,30 +157,13 @@ async fn a_restart_does_what_the_unit_was_told() {
 #[tokio::test]
 async fn a_job_that_hangs_is_joined_by_its_like_and_displaced_by_another() {
     let bench = Bench::new().await;
-    bench
-        .systemd
-        .add_unit(KUBELET, Unit::active(Behaviour::Hangs));
+    bench.systemd.add_unit(KUBELET, Unit::active(Behaviour::Hangs));
     let manager = bench.manager().await;
     let mut removed = manager.receive_job_removed().await.expect("a stream");
-    let hanging = manager
-        .restart_unit(KUBELET, "replace")
-        .await
-        .expect("a job");
-    assert_eq!(
-        manager
-            .restart_unit(KUBELET, "replace")
-            .await
-            .expect("a job"),
-        hanging
-    );
-    let refused = manager
-        .stop_unit(KUBELET, "fail")
-        .await
-        .expect_err("destructive");
-    assert_eq!(
-        refusal(refused).0,
-        "org.freedesktop.systemd1.TransactionIsDestructive"
-    );
+    let hanging = manager.restart_unit(KUBELET, "replace").await.expect("a job");
+    assert_eq!(manager.restart_unit(KUBELET, "replace").await.expect("a job"), hanging);
+    let refused = manager.stop_unit(KUBELET, "fail").await.expect_err("destructive");
+    assert_eq!(refusal(refused).0, "org.freedesktop.systemd1.TransactionIsDestructive");
     let stop = manager.stop_unit(KUBELET, "replace").await.expect("a job");
     assert_eq!(ended(&mut removed, &hanging).await, "canceled");
     assert_eq!(ended(&mut removed, &stop).await, "done");
@@ -242,30 +177,16 @@ async fn units_that_do_not_exist_are_told_as_systemd_tells_them() {
     let missing = bench.unit("nobody@1.service").await;
     assert_eq!(missing.load_state().await.expect("a state"), "not-found");
     assert_eq!(missing.active_state().await.expect("a state"), "inactive");
-    let no_such = |text: &str| {
-        (
-            "org.freedesktop.systemd1.NoSuchUnit".to_owned(),
-            text.to_owned(),
-        )
-    };
+    let no_such = |text: &str| ("org.freedesktop.systemd1.NoSuchUnit".to_owned(), text.to_owned());
     let error = manager.get_unit("x.service").await.expect_err("missing");
     assert_eq!(refusal(error), no_such("Unit x.service not loaded."));
-    let error = manager
-        .restart_unit("x.service", "replace")
-        .await
-        .expect_err("missing");
+    let error = manager.restart_unit("x.service", "replace").await.expect_err("missing");
     assert_eq!(refusal(error), no_such("Unit x.service not found."));
-    let error = manager
-        .restart_unit("no suffix", "replace")
-        .await
-        .expect_err("no name");
+    let error = manager.restart_unit("no suffix", "replace").await.expect_err("no name");
     assert_eq!(refusal(error).1, "Unit name no suffix is not valid.");
     let masked = Unit::inactive(Behaviour::Works).with_load(LoadState::Masked);
     bench.systemd.add_unit(KUBELET, masked);
-    let error = manager
-        .start_unit(KUBELET, "replace")
-        .await
-        .expect_err("masked");
+    let error = manager.start_unit(KUBELET, "replace").await.expect_err("masked");
     assert_eq!(refusal(error).0, "org.freedesktop.systemd1.UnitMasked");
 }
 
@@ -273,59 +194,30 @@ async fn units_that_do_not_exist_are_told_as_systemd_tells_them() {
 async fn only_what_can_reload_and_only_what_runs_is_tried() {
     let bench = Bench::new().await;
     let manager = bench.manager().await;
-    bench
-        .systemd
-        .add_unit(KUBELET, Unit::active(Behaviour::Fails));
-    let error = manager
-        .reload_unit(KUBELET, "replace")
-        .await
-        .expect_err("it cannot");
-    assert_eq!(
-        refusal(error).0,
-        "org.freedesktop.systemd1.JobTypeNotApplicable"
-    );
+    bench.systemd.add_unit(KUBELET, Unit::active(Behaviour::Fails));
+    let error = manager.reload_unit(KUBELET, "replace").await.expect_err("it cannot");
+    assert_eq!(refusal(error).0, "org.freedesktop.systemd1.JobTypeNotApplicable");
     let mut removed = manager.receive_job_removed().await.expect("a stream");
     let able = Unit::inactive(Behaviour::Fails).with_reload(Behaviour::Works);
     bench.systemd.add_unit(KUBELET, able);
-    let job = manager
-        .try_restart_unit(KUBELET, "replace")
-        .await
-        .expect("a job");
+    let job = manager.try_restart_unit(KUBELET, "replace").await.expect("a job");
     assert_eq!(ended(&mut removed, &job).await, "done");
     assert_eq!(bench.systemd.state(KUBELET), Some(ActiveState::Inactive));
-    let job = manager
-        .reload_unit(KUBELET, "replace")
-        .await
-        .expect("a job");
+    let job = manager.reload_unit(KUBELET, "replace").await.expect("a job");
     assert_eq!(ended(&mut removed, &job).await, "invalid");
     bench.systemd.set_state(KUBELET, ActiveState::Active);
-    let job = manager
-        .reload_unit(KUBELET, "replace")
-        .await
-        .expect("a job");
+    let job = manager.reload_unit(KUBELET, "replace").await.expect("a job");
     assert_eq!(ended(&mut removed, &job).await, "done");
 }
 
 #[tokio::test]
 async fn a_manager_that_is_away_refuses_and_comes_back_with_its_units() {
     let bench = Bench::new().await;
-    bench
-        .systemd
-        .add_unit(KUBELET, Unit::active(Behaviour::Hangs));
-    bench
-        .manager()
-        .await
-        .restart_unit(KUBELET, "replace")
-        .await
-        .expect("a job");
+    bench.systemd.add_unit(KUBELET, Unit::active(Behaviour::Hangs));
+    bench.manager().await.restart_unit(KUBELET, "replace").await.expect("a job");
     bench.systemd.stop();
     connect(&bench.systemd).await.expect_err("nobody there");
-    bench
-        .manager()
-        .await
-        .get_unit(KUBELET)
-        .await
-        .expect_err("cut");
+    bench.manager().await.get_unit(KUBELET).await.expect_err("cut");
     bench.systemd.restart().expect("the same socket");
     let connection = connect(&bench.systemd).await.expect("back");
     let manager = ManagerProxy::new(&connection).await.expect("a proxy");

@@ -133,22 +133,13 @@ impl Unit {
     #[must_use]
     pub fn active(on_restart: Behaviour) -> Self {
         let (load, state) = (LoadState::Loaded, ActiveState::Active);
-        Self {
-            load,
-            state,
-            on_restart,
-            on_reload: None,
-            on_stop: Behaviour::Works,
-        }
+        Self { load, state, on_restart, on_reload: None, on_stop: Behaviour::Works }
     }
 
     /// The same, down.
     #[must_use]
     pub fn inactive(on_restart: Behaviour) -> Self {
-        Self {
-            state: ActiveState::Inactive,
-            ..Self::active(on_restart)
-        }
+        Self { state: ActiveState::Inactive, ..Self::active(on_restart) }
     }
 
     /// The same with a reload.
@@ -197,9 +188,7 @@ impl Entry {
     /// Starts its process: a new invocation with a process of its own.
     pub(super) fn invoke(&mut self, pid: u32) {
         let mut invocation = vec![0; 16];
-        ring::rand::SystemRandom::new()
-            .fill(&mut invocation)
-            .expect("the system has randomness");
+        ring::rand::SystemRandom::new().fill(&mut invocation).expect("the system has randomness");
         (self.invocation, self.main_pid) = (invocation, pid);
     }
 
@@ -223,10 +212,7 @@ pub(super) fn properties(
     match interface {
         "org.freedesktop.systemd1.Unit" => Some(unit_properties(name, entry)),
         "org.freedesktop.systemd1.Service" if name.ends_with(".service") => Some(HashMap::from([
-            (
-                "MainPID",
-                Variant::from(entry.map_or(0, |entry| entry.main_pid)),
-            ),
+            ("MainPID", Variant::from(entry.map_or(0, |entry| entry.main_pid))),
             ("NRestarts", Variant::from(0_u32)),
         ])),
         _ => None,
@@ -234,19 +220,13 @@ pub(super) fn properties(
 }
 
 fn unit_properties(name: &str, entry: Option<&Entry>) -> HashMap<&'static str, Variant<'static>> {
-    let (active, sub) = entry
-        .map_or(ActiveState::Inactive, |entry| entry.state)
-        .wire();
+    let (active, sub) = entry.map_or(ActiveState::Inactive, |entry| entry.state).wire();
     let load = entry.map_or("not-found", |entry| entry.unit.load.wire());
-    let entered = entry.map_or((0, 0), |entry| {
-        (entry.active_enter, entry.active_enter_monotonic)
-    });
+    let entered = entry.map_or((0, 0), |entry| (entry.active_enter, entry.active_enter_monotonic));
     let can_reload = entry.is_some_and(|entry| entry.unit.on_reload.is_some());
     let invocation = entry.map_or_else(Vec::new, |entry| entry.invocation.clone());
     let job = entry.and_then(|entry| entry.job.as_ref());
-    let job = job.map_or((0, "/".to_owned()), |job| {
-        (job.id, super::job::path(job.id))
-    });
+    let job = job.map_or((0, "/".to_owned()), |job| (job.id, super::job::path(job.id)));
     let job_path = ObjectPath::try_from(job.1).expect("job paths are paths");
     HashMap::from([
         ("Id", Variant::from(name.to_owned())),

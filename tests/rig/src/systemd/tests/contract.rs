@@ -34,10 +34,7 @@ fn units() -> Vec<(&'static str, Unit)> {
     vec![
         ("sleeps.service", works()),
         ("reloads.service", works().with_reload(Behaviour::Works)),
-        (
-            "reload-fails.service",
-            works().with_reload(Behaviour::Fails),
-        ),
+        ("reload-fails.service", works().with_reload(Behaviour::Fails)),
         ("fails.service", Unit::inactive(Behaviour::Fails)),
         ("ends.service", Unit::inactive(Behaviour::EndsAtOnce)),
         ("hangs.service", Unit::inactive(Behaviour::Hangs)),
@@ -103,29 +100,18 @@ impl Client {
     async fn new(connection: Connection) -> Self {
         let typed = ManagerProxy::new(&connection).await.expect("a proxy");
         let removed = typed.receive_job_removed().await.expect("a stream");
-        Self {
-            manager: typed.inner().clone(),
-            removed,
-            connection,
-        }
+        Self { manager: typed.inner().clone(), removed, connection }
     }
 
     async fn run(&mut self) -> Vec<String> {
         let mut seen = Vec::new();
-        for line in SCRIPT
-            .lines()
-            .map(str::trim)
-            .filter(|line| !line.is_empty())
-        {
+        for line in SCRIPT.lines().map(str::trim).filter(|line| !line.is_empty()) {
             let words: Vec<&str> = line.split(' ').collect();
             let outcome = match words[..] {
                 ["state", unit] => self.state(unit).await,
                 [method, unit, mode] => self.job(method, unit, mode).await,
                 [method, unit] => {
-                    let path = self
-                        .manager
-                        .call::<_, _, OwnedObjectPath>(method, &unit)
-                        .await;
+                    let path = self.manager.call::<_, _, OwnedObjectPath>(method, &unit).await;
                     path.map_or_else(told, |path| path.to_string())
                 }
                 [method] => {
@@ -145,11 +131,7 @@ impl Client {
     }
 
     async fn job(&mut self, method: &str, unit: &str, mode: &str) -> String {
-        match self
-            .manager
-            .call::<_, _, OwnedObjectPath>(method, &(unit, mode))
-            .await
-        {
+        match self.manager.call::<_, _, OwnedObjectPath>(method, &(unit, mode)).await {
             Ok(job) => self.end(&job).await,
             Err(error) => told(error),
         }
@@ -161,11 +143,7 @@ impl Client {
             let signal = signal.expect("it ends").expect("the stream goes on");
             let args = signal.args().expect("its arguments");
             if args.job == *job {
-                assert!(
-                    job.as_str().ends_with(&format!("/{}", args.id)),
-                    "{job} is {}",
-                    args.id
-                );
+                assert!(job.as_str().ends_with(&format!("/{}", args.id)), "{job} is {}", args.id);
                 return format!("{} for {}", args.result, args.unit);
             }
         }
@@ -196,13 +174,8 @@ impl Client {
     async fn all(&self, unit: &str, interface: &str) -> HashMap<String, OwnedVariant> {
         let path = unit_path(unit);
         let properties = "org.freedesktop.DBus.Properties";
-        let proxy = zbus::Proxy::new(
-            &self.connection,
-            "org.freedesktop.systemd1",
-            path,
-            properties,
-        )
-        .await;
+        let proxy =
+            zbus::Proxy::new(&self.connection, "org.freedesktop.systemd1", path, properties).await;
         let all = proxy.expect("a proxy").call("GetAll", &interface).await;
         all.expect("properties")
     }
@@ -211,9 +184,7 @@ impl Client {
     async fn displace(&mut self) -> Vec<String> {
         const UNIT: &str = "hangs.service";
         let call = async |method: &str, mode: &str| {
-            self.manager
-                .call::<_, _, OwnedObjectPath>(method, &(UNIT, mode))
-                .await
+            self.manager.call::<_, _, OwnedObjectPath>(method, &(UNIT, mode)).await
         };
         let first = call("RestartUnit", "replace").await.expect("a job");
         let deadline = Instant::now() + LIMIT;
@@ -221,9 +192,7 @@ impl Client {
             assert!(Instant::now() < deadline, "it never began");
         }
         let again = call("RestartUnit", "replace").await.expect("a job");
-        let refused = call("StopUnit", "fail")
-            .await
-            .map_or_else(told, |path| path.to_string());
+        let refused = call("StopUnit", "fail").await.map_or_else(told, |path| path.to_string());
         let stop = call("StopUnit", "replace").await.expect("a job");
         let canceled = self.end(&first).await;
         let stopped = self.end(&stop).await;
@@ -260,10 +229,7 @@ async fn real(machine: &Machine) -> Vec<String> {
     machine.settled(LIMIT).expect("the bus is up");
     let init = machine.init().expect("it runs");
     let address = format!("unix:path=/proc/{init}/root/run/dbus/system_bus_socket");
-    let connection = Builder::address(address.as_str())
-        .build()
-        .await
-        .expect("the bus");
+    let connection = Builder::address(address.as_str()).build().await.expect("the bus");
     Client::new(connection).await.run().await
 }
 
@@ -272,9 +238,7 @@ async fn model() -> Vec<String> {
     for (name, unit) in units() {
         bench.systemd.add_unit(name, unit);
     }
-    let connection = connect(&bench.systemd)
-        .await
-        .expect("a connection of its own");
+    let connection = connect(&bench.systemd).await.expect("a connection of its own");
     Client::new(connection).await.run().await
 }
 
