@@ -4,17 +4,19 @@ use serde_json::{Value, json};
 
 use crate::bench::{Caller, Ctx, Outcome, has, ok, status};
 
-const HEADERS: &str = "enable_rate_limit_response_headers";
-
-/// A server of its own with a quota on one mount, since its headers are a setting of the server.
-async fn limited(caller: &Caller, more: Value, headers: bool) -> Outcome {
+/// A server of its own with a quota on one mount, since whether it shows headers is a setting of the server.
+async fn limited(caller: &Caller, more: Value) -> Outcome {
     let root = caller.quiet();
     let mount = json!({ "type": "kv", "options": { "version": "2" } });
     status(&root.write("sys/mounts/limited", mount).await?, 204)?;
-    root.write("sys/quotas/config", json!({ HEADERS: headers })).await?;
     let mut body = json!({ "path": "limited/", "rate": 2, "interval": "60s" });
     crate::bench::merge(&mut body, more);
     status(&root.write("sys/quotas/rate-limit/case", body).await?, 204)
+}
+
+async fn show_headers(caller: &Caller) -> Outcome {
+    let body = json!({ "enable_rate_limit_response_headers": true });
+    status(&caller.quiet().write("sys/quotas/config", body).await?, 204)
 }
 
 async fn third(caller: &Caller) -> Result<rig::setup::Reply, String> {
@@ -28,7 +30,7 @@ const TEXT: &str = "request path \"limited/data/x\": rate limit quota exceeded";
 
 pub(crate) async fn refuses_without_a_hint(ctx: &Ctx) -> Outcome {
     let (_own, caller) = ctx.own(rig::vault::Readiness::Unsealed).await?;
-    limited(&caller, json!({}), false).await?;
+    limited(&caller, json!({})).await?;
     let reply = third(&caller).await?;
     has(&reply, 429, TEXT)?;
     if reply.headers.contains_key("retry-after") {
@@ -39,7 +41,8 @@ pub(crate) async fn refuses_without_a_hint(ctx: &Ctx) -> Outcome {
 
 pub(crate) async fn tells_when_headers_are_on(ctx: &Ctx) -> Outcome {
     let (_own, caller) = ctx.own(rig::vault::Readiness::Unsealed).await?;
-    limited(&caller, json!({}), true).await?;
+    limited(&caller, json!({})).await?;
+    show_headers(&caller).await?;
     let first = caller.quiet().read("limited/data/x").await?;
     let header = |reply: &rig::setup::Reply, name: &str| {
         reply.headers.get(name).and_then(|text| text.parse::<i64>().ok())
@@ -59,7 +62,8 @@ pub(crate) async fn tells_when_headers_are_on(ctx: &Ctx) -> Outcome {
 
 pub(crate) async fn blocks_for_the_interval(ctx: &Ctx) -> Outcome {
     let (_own, caller) = ctx.own(rig::vault::Readiness::Unsealed).await?;
-    limited(&caller, json!({ "block_interval": "10s" }), true).await?;
+    limited(&caller, json!({ "block_interval": "10s" })).await?;
+    show_headers(&caller).await?;
     third(&caller).await?;
     let blocked = caller.read("limited/data/x").await?;
     has(&blocked, 429, TEXT)?;

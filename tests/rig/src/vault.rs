@@ -22,6 +22,7 @@ mod state;
 mod token;
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -68,6 +69,8 @@ pub struct ModelOptions {
     pub ec2: Ec2Source,
     /// Ready to work, or empty.
     pub readiness: Readiness,
+    /// The address to listen on: loopback, or one that a machine of the rig reaches.
+    pub bind: IpAddr,
 }
 
 impl ModelOptions {
@@ -80,6 +83,7 @@ impl ModelOptions {
             transport: Transport::Tls,
             ec2: Ec2Source::http(),
             readiness: Readiness::Unsealed,
+            bind: Ipv4Addr::LOCALHOST.into(),
         }
     }
 }
@@ -103,7 +107,7 @@ struct Core {
 }
 
 impl Model {
-    /// Starts on a free port of 127.0.0.1.
+    /// Starts on a free port.
     pub fn start(options: ModelOptions) -> io::Result<Model> {
         let mut state = State::default();
         let mut root_token = Secret::new("");
@@ -122,9 +126,9 @@ impl Model {
             async move { core.respond(request).await }
         });
         let ca = Ca::new("model of vault");
-        let mut server = ServerOptions::new(answer, options.clock);
+        let mut server = ServerOptions::new(answer, options.clock).bind((options.bind, 0).into());
         if options.transport == Transport::Tls {
-            server = server.tls(ca.server_config());
+            server = server.tls(serving(&ca, options.bind)?);
         }
         let server = Server::start(server)?;
         Ok(Model { server, core, ca_pem: ca.pem().to_owned(), root_token })
@@ -185,6 +189,12 @@ impl Model {
     }
 }
 
+/// A certificate for the address, and for loopback's names.
+fn serving(ca: &Ca, bind: IpAddr) -> io::Result<rustls::ServerConfig> {
+    let leaf = ca.issue(&["127.0.0.1", "localhost", &bind.to_string()]);
+    crate::pki::server_config(&leaf).map_err(io::Error::other)
+}
+
 fn initialize(state: &mut State, clock: &ModelClock) -> Secret {
     let body = json!({ "secret_shares": 1, "secret_threshold": 1 });
     let call = Call {
@@ -193,7 +203,7 @@ fn initialize(state: &mut State, clock: &ModelClock) -> Secret {
         query: String::new(),
         token: None,
         body: body.to_string().into_bytes(),
-        from: std::net::Ipv4Addr::LOCALHOST.into(),
+        from: Ipv4Addr::LOCALHOST.into(),
     };
     let Outcome::Answer(answer) = state.handle(clock.now(), &call, None) else {
         return Secret::new("");

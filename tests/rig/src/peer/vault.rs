@@ -2,7 +2,7 @@
 //! and a free port, with TLS, initialised and unsealed. It is ended by its own process id.
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -63,9 +63,14 @@ fn newest_built() -> Option<PathBuf> {
 }
 
 impl RealVault {
-    /// Starts, initialises and unseals a server.
+    /// Starts, initialises and unseals a server on loopback.
     pub async fn start() -> Result<RealVault, String> {
-        let mut vault = RealVault::start_uninitialized().await?;
+        RealVault::start_at(Ipv4Addr::LOCALHOST.into()).await
+    }
+
+    /// The same on an address that a machine of the rig reaches.
+    pub async fn start_at(bind: IpAddr) -> Result<RealVault, String> {
+        let mut vault = RealVault::start_empty(bind).await?;
         let anyone = vault.handle.client(None);
         let shares = json!({ "secret_shares": 1, "secret_threshold": 1 });
         let keys = anyone.must_write("sys/init", &shares).await?.json;
@@ -76,12 +81,16 @@ impl RealVault {
         Ok(vault)
     }
 
-    /// Starts a server on empty storage.
+    /// Starts a server on empty storage, on loopback.
     pub async fn start_uninitialized() -> Result<RealVault, String> {
+        RealVault::start_empty(Ipv4Addr::LOCALHOST.into()).await
+    }
+
+    async fn start_empty(bind: IpAddr) -> Result<RealVault, String> {
         let program = program()?;
         let mut last = String::new();
         for _ in 0..PORT_TRIES {
-            match try_start(&program).await {
+            match try_start(&program, bind).await {
                 Ok(vault) => return Ok(vault),
                 Err(error) => last = error,
             }
@@ -156,16 +165,16 @@ impl Drop for RealVault {
     }
 }
 
-async fn try_start(program: &Path) -> Result<RealVault, String> {
+async fn try_start(program: &Path, bind: IpAddr) -> Result<RealVault, String> {
     let failed = |error: io::Error| format!("starting {}: {error}", program.display());
     let directory = tempfile::tempdir().map_err(failed)?;
-    let port = free_port().map_err(failed)?;
+    let address = free_address(bind).map_err(failed)?;
     let ca = Ca::new("rig of vault");
-    let leaf = ca.issue(&["127.0.0.1", "localhost"]);
+    let leaf = ca.issue(&["127.0.0.1", "localhost", &bind.to_string()]);
     let path = |name: &str| directory.path().join(name);
     std::fs::write(path("cert.pem"), &leaf.cert_pem).map_err(failed)?;
     std::fs::write(path("key.pem"), &leaf.key_pem).map_err(failed)?;
-    std::fs::write(path("vault.hcl"), config(directory.path(), port)).map_err(failed)?;
+    std::fs::write(path("vault.hcl"), config(directory.path(), address)).map_err(failed)?;
     let log = std::fs::File::create(path("vault.log")).map_err(failed)?;
     let errors = log.try_clone().map_err(failed)?;
     let child = Command::new(program)
@@ -180,7 +189,7 @@ async fn try_start(program: &Path) -> Result<RealVault, String> {
         .spawn()
         .map_err(failed)?;
     let handle = VaultHandle {
-        address: format!("https://127.0.0.1:{port}"),
+        address: format!("https://{address}"),
         ca_pem: ca.pem().to_owned(),
         root_token: Secret::new(""),
     };
@@ -209,13 +218,13 @@ impl RealVault {
 }
 
 /// A port whose successor is free too: Vault binds both, the second for its cluster.
-fn free_port() -> io::Result<u16> {
+fn free_address(bind: IpAddr) -> io::Result<SocketAddr> {
     let mut last = io::Error::other("no port was tried");
     for _ in 0..100 {
-        let first = TcpListener::bind(("127.0.0.1", 0))?;
-        let port = first.local_addr()?.port();
-        match port.checked_add(1).map(|next| TcpListener::bind(("127.0.0.1", next))) {
-            Some(Ok(_)) => return Ok(port),
+        let first = TcpListener::bind((bind, 0))?;
+        let address = first.local_addr()?;
+        match address.port().checked_add(1).map(|next| TcpListener::bind((bind, next))) {
+            Some(Ok(_)) => return Ok(address),
             Some(Err(error)) => last = error,
             None => {}
         }
@@ -223,16 +232,16 @@ fn free_port() -> io::Result<u16> {
     Err(last)
 }
 
-fn config(directory: &Path, port: u16) -> String {
+fn config(directory: &Path, address: SocketAddr) -> String {
     let directory = directory.display();
     format!(
         "storage \"inmem\" {{}}\n\
          listener \"tcp\" {{\n\
-         \x20 address = \"127.0.0.1:{port}\"\n\
+         \x20 address = \"{address}\"\n\
          \x20 tls_cert_file = \"{directory}/cert.pem\"\n\
          \x20 tls_key_file = \"{directory}/key.pem\"\n\
          }}\n\
-         api_addr = \"https://127.0.0.1:{port}\"\n\
+         api_addr = \"https://{address}\"\n\
          disable_mlock = true\n"
     )
 }

@@ -237,11 +237,17 @@ impl Refusal {
         Refusal::fault(404, "unsupported path")
     }
 
-    pub(super) fn into_answer(self, authenticated: bool) -> Answer {
-        if self.fault && authenticated {
+    /// On the way out of a request that needs no token.
+    pub(super) fn into_answer(self) -> Answer {
+        Answer::errors(self.status, &[&self.text])
+    }
+
+    /// On the way out of a request with a token: a Go error is put into a list of errors.
+    pub(super) fn into_wrapped_answer(self) -> Answer {
+        if self.fault {
             let text = format!("1 error occurred:\n\t* {}\n\n", self.text);
             return Answer::errors(self.status, &[&text]);
         }
-        Answer::errors(self.status, &[&self.text])
+        self.into_answer()
     }
 }

@@ -4,8 +4,6 @@
 
 use std::collections::BTreeSet;
 
-use super::answer::Operation;
-
 /// What the built-in `default` policy lets every token do, as far as an agent can meet it.
 pub(super) const DEFAULT: &str = r#"
 path "auth/token/lookup-self" { capabilities = ["read"] }
@@ -38,9 +36,9 @@ pub(super) fn parse(text: &str) -> Result<Vec<Rule>, String> {
     Ok(rules)
 }
 
-/// Whether rules allow an operation on a path: the most specific path decides, and rules for the
+/// Whether rules grant a capability on a path: the most specific path decides, and rules for the
 /// same path add up unless one denies.
-pub(super) fn allows(rules: &[Rule], path: &str, operation: Operation, exists: bool) -> bool {
+pub(super) fn allows(rules: &[Rule], path: &str, capability: &str) -> bool {
     let matching = rules.iter().filter(|rule| matches(&rule.path, path));
     let Some(best) = matching.map(|rule| rank(&rule.path)).max() else {
         return false;
@@ -52,13 +50,7 @@ pub(super) fn allows(rules: &[Rule], path: &str, operation: Operation, exists: b
     if granted.contains("deny") {
         return false;
     }
-    granted.contains(match operation {
-        Operation::Read => "read",
-        Operation::List => "list",
-        Operation::Delete => "delete",
-        Operation::Write if exists => "update",
-        Operation::Write => "create",
-    })
+    granted.contains(capability)
 }
 
 fn matches(pattern: &str, path: &str) -> bool {
@@ -170,8 +162,8 @@ fn unknown(name: &str) -> String {
 mod tests {
     use super::*;
 
-    fn check(policy: &str, path: &str, operation: Operation) -> bool {
-        allows(&parse(policy).expect("policy parses"), path, operation, true)
+    fn check(policy: &str, path: &str, capability: &str) -> bool {
+        allows(&parse(policy).expect("policy parses"), path, capability)
     }
 
     #[test]
@@ -179,11 +171,11 @@ mod tests {
         let policy = "path \"pki/*\" { capabilities = [\"update\"] }\n\
                       path \"pki/sign/admin\" { capabilities = [\"deny\"] } # no admin\n\
                       path \"+/sign/node\" { capabilities = [\"read\"] }";
-        assert!(check(policy, "pki/sign/worker", Operation::Write));
-        assert!(!check(policy, "pki/sign/admin", Operation::Write));
-        assert!(check(policy, "pki/sign/node", Operation::Write));
-        assert!(check(policy, "etcd/sign/node", Operation::Read));
-        assert!(!check(policy, "etcd/sign/node/x", Operation::Read));
+        assert!(check(policy, "pki/sign/worker", "update"));
+        assert!(!check(policy, "pki/sign/admin", "update"));
+        assert!(check(policy, "pki/sign/node", "update"));
+        assert!(check(policy, "etcd/sign/node", "read"));
+        assert!(!check(policy, "etcd/sign/node/x", "read"));
     }
 
     #[test]

@@ -217,7 +217,7 @@ fn leader() -> Value {
 }
 
 fn refused(refusal: Refusal) -> Answer {
-    refusal.into_answer(false)
+    refusal.into_answer()
 }
 
 fn to_hex(bytes: &[u8]) -> String {

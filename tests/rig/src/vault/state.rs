@@ -84,9 +84,7 @@ impl State {
             return Outcome::Answer(answer);
         }
         if call.path == "sys/init" {
-            return Outcome::Answer(
-                self.init(now, call).unwrap_or_else(|no| no.into_answer(false)),
-            );
+            return Outcome::Answer(self.init(now, call).unwrap_or_else(|no| no.into_answer()));
         }
         if self.seal.sealed {
             return Outcome::Answer(Answer::errors(503, &["Vault is sealed"]));
@@ -100,7 +98,8 @@ impl State {
                 Outcome::Answer(answer)
             }
             Err(refusal) => {
-                let mut answer = refusal.into_answer(!public);
+                let mut answer =
+                    if public { refusal.into_answer() } else { refusal.into_wrapped_answer() };
                 answer.headers.extend(headers);
                 Outcome::Answer(answer)
             }
@@ -139,7 +138,7 @@ impl State {
         let caller = if self.is_public(call) {
             None
         } else {
-            Some(self.authorize(now, call, operation, evidence.is_some())?)
+            Some(self.authorize(now, call, operation, evidence)?)
         };
         let checked = Checked { operation, body: &body, now, evidence, from: call.from };
         let Some((prefix, mount, rest)) = self.mounts.route(&call.path) else {

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::super::answer::{Operation, Refusal, Reply};
+use super::super::field::Form;
 use super::{Aws, Request};
 
 /// The nonce that stands for "never again".
@@ -29,7 +30,7 @@ impl Entry {
         &self,
         nonce: &str,
         pending_time: &str,
-        migration: bool,
+        role: &Form,
     ) -> Result<(), String> {
         if self.disallow_reauthentication || nonce == DISABLED {
             return Err("reauthentication is disabled".into());
@@ -37,7 +38,7 @@ impl Entry {
         let given = instant(pending_time)?;
         let stored = instant(&self.pending_time)?;
         if nonce != self.nonce {
-            if !migration {
+            if !role.flag("allow_instance_migration") {
                 return Err("client nonce mismatch".into());
             }
             if given <= stored {

@@ -116,8 +116,7 @@ impl Aws {
         }
         let stored = self.list.get(&document.instance_id);
         if let Some(entry) = stored {
-            let migration = role.flag("allow_instance_migration");
-            entry.admits(&nonce, &document.pending_time, migration).map_err(Refusal::bad)?;
+            entry.admits(&nonce, &document.pending_time, role).map_err(Refusal::bad)?;
             disallow |= entry.disallow_reauthentication;
         }
         if nonce.is_empty() {

@@ -1,7 +1,7 @@
 //! What a mount hands out to anyone: its authority's certificate and chain, raw and as JSON, and
 //! the certificates that it remembers.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::super::answer::{Operation, Refusal, Reply};
 use super::{Pki, Request};
@@ -27,7 +27,12 @@ impl Pki {
                     "issuer_name": issuer.name,
                 })))
             }
-            ["cert", what @ ("ca" | "ca_chain")] => self.authority(*what == "ca_chain"),
+            ["cert", "ca"] => self.authority().map(Reply::data),
+            ["cert", "ca_chain"] => {
+                let mut data = self.authority()?;
+                data["ca_chain"] = data["certificate"].clone();
+                Ok(Reply::data(data))
+            }
             ["cert", serial] if !serial.is_empty() => Ok(self.certificate(serial)),
             ["issuers"] | ["issuers", ""] if request.operation == Operation::List => {
                 Ok(self.issuers())
@@ -47,20 +52,15 @@ impl Pki {
         Ok(Reply::Raw(200, content_type, pem.into_bytes()))
     }
 
-    fn authority(&self, chain: bool) -> Result<Reply, Refusal> {
+    fn authority(&self) -> Result<Value, Refusal> {
         if self.issuers.is_empty() {
             return Err(Refusal::bad("no default issuer currently configured"));
         }
-        let pem = &self.find("default")?.pem;
-        let mut data = json!({
-            "certificate": pem,
+        Ok(json!({
+            "certificate": self.find("default")?.pem,
             "revocation_time": 0,
             "revocation_time_rfc3339": "",
-        });
-        if chain {
-            data["ca_chain"] = json!(pem);
-        }
-        Ok(Reply::data(data))
+        }))
     }
 
     fn certificate(&self, serial: &str) -> Reply {

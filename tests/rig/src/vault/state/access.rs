@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::super::answer::{Call, Operation, Refusal, Reply};
+use super::super::aws::ec2::Ec2Result;
 use super::super::field::{Field, Form, Kind, field};
 use super::super::mounts::Backend;
 use super::super::policy;
@@ -19,11 +20,12 @@ impl State {
         now: Timestamp,
         call: &Call,
         operation: Operation,
-        again: bool,
+        evidence: Option<&Ec2Result>,
     ) -> Result<Token, Refusal> {
         let denied = || Refusal::new(403, "permission denied");
         let id = call.token.as_deref().filter(|id| !id.is_empty()).ok_or_else(denied)?;
-        let caller = if again {
+        // The second time round the use is counted already.
+        let caller = if evidence.is_some() {
             self.tokens.live(id, now).cloned().ok_or_else(invalid_token)?
         } else {
             self.tokens.use_once(id, call.from, now)?
@@ -36,12 +38,15 @@ impl State {
 
     fn allows(&mut self, caller: &Token, call: &Call, operation: Operation) -> bool {
         // Only a key-value store tells creating from updating here; elsewhere a write updates.
-        let exists = match self.mounts.route(&call.path) {
-            Some((_, mount, rest)) => match &mount.backend {
-                Backend::Kv(kv) => kv.exists(rest),
-                _ => true,
-            },
-            None => true,
+        let creates = self.mounts.route(&call.path).is_some_and(
+            |(_, mount, rest)| matches!(&mount.backend, Backend::Kv(kv) if !kv.exists(rest)),
+        );
+        let capability = match operation {
+            Operation::Read => "read",
+            Operation::List => "list",
+            Operation::Delete => "delete",
+            Operation::Write if creates => "create",
+            Operation::Write => "update",
         };
         let text = |name: &String| match name.as_str() {
             "default" => Some(policy::DEFAULT.to_owned()),
@@ -50,7 +55,7 @@ impl State {
         let texts = caller.policies.iter().filter_map(text);
         let rules: Vec<policy::Rule> =
             texts.flat_map(|text| policy::parse(&text).unwrap_or_default()).collect();
-        policy::allows(&rules, &call.path, operation, exists)
+        policy::allows(&rules, &call.path, capability)
     }
 
     pub(super) fn policy(
