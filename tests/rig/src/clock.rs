@@ -37,7 +37,7 @@ impl ModelClock {
     #[must_use]
     pub fn now(&self) -> Timestamp {
         match &*self.inner {
-            Inner::Real(offset) => Timestamp::now()
+            Inner::Real(offset) => machine_now()
                 .checked_add(*lock(offset))
                 .expect("a test moves its clock by months, not by millennia"),
             Inner::Manual(at) => *lock(at),
@@ -61,7 +61,7 @@ impl ModelClock {
     /// Sets the clock to an instant; a real clock goes on running from there.
     pub fn set(&self, to: Timestamp) {
         match &*self.inner {
-            Inner::Real(offset) => *lock(offset) = to.duration_since(Timestamp::now()),
+            Inner::Real(offset) => *lock(offset) = to.duration_since(machine_now()),
             Inner::Manual(at) => *lock(at) = to,
         }
     }
@@ -77,6 +77,12 @@ impl ModelClock {
     pub fn micros(&self) -> u64 {
         u64::try_from(self.now().as_microsecond()).unwrap_or(0)
     }
+}
+
+/// The one place where the rig asks the machine for the time.
+#[allow(clippy::disallowed_methods, reason = "this is the clock that models are given")]
+fn machine_now() -> Timestamp {
+    Timestamp::now()
 }
 
 /// Locks even where another test thread panicked with the lock held: its own panic is the news.

@@ -200,7 +200,7 @@ impl Shared {
         let mode = lock(&self.mode).clone();
         match mode {
             Mode::FailsToStart => return Err("it was told to fail".into()),
-            Mode::Slow(by) => std::thread::sleep(by),
+            Mode::Slow(by) => rest(by),
             Mode::RereadNever | Mode::RereadOnDelete | Mode::ServesOther => {}
         }
         self.load()?;
@@ -251,10 +251,16 @@ fn watch(shared: Weak<Shared>) -> io::Result<()> {
         while let Some(shared) = shared.upgrade() {
             shared.look();
             drop(shared);
-            std::thread::sleep(WATCH_INTERVAL);
+            rest(WATCH_INTERVAL);
         }
     })?;
     Ok(())
+}
+
+/// Stops a thread that is the consumer's own.
+#[allow(clippy::disallowed_methods, reason = "no other work is on this thread")]
+fn rest(length: Duration) {
+    std::thread::sleep(length);
 }
 
 /// A pair that nobody issued.

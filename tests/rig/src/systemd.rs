@@ -1,8 +1,9 @@
 //! A model of systemd's manager on a peer-to-peer D-Bus socket. It behaves as systemd does on the
 //! system bus, where it tells only those who subscribed: jobs are queued and answered before they
 //! end, `JobRemoved` tells how they ended, units have states and times. (systemd's own private
-//! socket names a sender that zbus refuses, so the bus is what a client of zbus sees of it.) What a unit does when it is restarted is data, so
-//! that a kubelet that hangs, fails or never comes back needs no kubelet.
+//! socket names a sender that zbus refuses, so the bus is what a client of zbus sees of it.) What
+//! a unit does when it is restarted is data, so that a kubelet that hangs, fails or never comes
+//! back needs no kubelet.
 
 mod bus;
 mod job;
