@@ -44,7 +44,7 @@ pub struct VaultHandle {
 }
 
 /// An answer of Vault, taken apart.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Reply {
     /// HTTP status.
     pub status: u16,
@@ -54,6 +54,13 @@ pub struct Reply {
     pub text: String,
     /// The body as JSON, null if it is none.
     pub json: Value,
+}
+
+/// Bodies may hold tokens, so only the errors are shown.
+impl fmt::Debug for Reply {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} {}", self.status, self.json["errors"])
+    }
 }
 
 impl Reply {
