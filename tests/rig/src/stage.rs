@@ -79,18 +79,12 @@ impl StageOptions {
     /// The same with more configuration.
     #[must_use]
     pub fn with(self, config: &str) -> StageOptions {
-        StageOptions {
-            config: format!("{}\n{config}", self.config),
-            ..self
-        }
+        StageOptions { config: format!("{}\n{config}", self.config), ..self }
     }
 }
 
 /// A node and its world.
-#[allow(
-    missing_debug_implementations,
-    reason = "some of its parts have nothing to show"
-)]
+#[allow(missing_debug_implementations, reason = "some of its parts have nothing to show")]
 pub struct Stage {
     directory: TempDir,
     /// The clock of AWS and of the model of Vault.
@@ -139,15 +133,10 @@ impl Stage {
         let address = handle.address.trim_start_matches("https://").parse();
         let address = address.map_err(|error| format!("{}: {error}", handle.address))?;
         let proxy = Proxy::start(address).map_err(text)?;
-        let directory = tempfile::Builder::new()
-            .prefix("nodeagent")
-            .tempdir()
-            .map_err(text)?;
+        let directory = tempfile::Builder::new().prefix("nodeagent").tempdir().map_err(text)?;
         let systemd = Systemd::start(directory.path().join("systemd"), clock.clone());
         let systemd = systemd.map_err(text)?;
-        let published = directory
-            .path()
-            .join("var/lib/nodeagent-certs/kubelet/kubelet-server");
+        let published = directory.path().join("var/lib/nodeagent-certs/kubelet/kubelet-server");
         let kubelet = Consumer::new(published.join("current"), options.consumer).map_err(text)?;
         systemd.add_unit("kubelet.service", kubelet.unit());
         let stage = Stage {
@@ -163,9 +152,7 @@ impl Stage {
             configured,
             program: program.into(),
         };
-        stage
-            .configure(options.role, &setup.auth_mount, &options.config)
-            .map_err(text)?;
+        stage.configure(options.role, &setup.auth_mount, &options.config).map_err(text)?;
         Ok(stage)
     }
 
@@ -181,16 +168,12 @@ impl Stage {
             self.imds.url(),
             self.systemd.address(),
         );
-        for (name, mount) in [
-            ("cluster", "pki"),
-            ("etcd", "pki-etcd"),
-            ("front-proxy", "pki-front-proxy"),
-        ] {
+        for (name, mount) in
+            [("cluster", "pki"), ("etcd", "pki-etcd"), ("front-proxy", "pki-front-proxy")]
+        {
             let path = format!("/etc/nodeagent/{name}-ca.pem");
             self.write(&path, self.configured.roots[mount].as_bytes())?;
-            text.push_str(&format!(
-                "[pki.{name}]\nmount = \"{mount}\"\nca = \"{path}\"\n"
-            ));
+            text.push_str(&format!("[pki.{name}]\nmount = \"{mount}\"\nca = \"{path}\"\n"));
         }
         let (gid, probe) = (nix::unistd::getgid(), self.kubelet.addr());
         text.push_str(&format!(
@@ -198,6 +181,24 @@ impl Stage {
         ));
         self.write("/etc/nodeagent/config.d/10-rig.toml", text.as_bytes())?;
         self.write("/etc/nodeagent/config.d/20-more.toml", more.as_bytes())
+    }
+
+    /// Puts a fresh instance with an empty disk in the node's place, before the same Vault.
+    pub fn replace_node(&mut self) -> io::Result<()> {
+        let profile = self.aws.instance(&self.instance).and_then(|old| old.spec.instance_profile);
+        let spec = LaunchSpec { instance_profile: profile, ..LaunchSpec::default() };
+        self.instance = self.aws.launch(spec);
+        let old = std::mem::replace(&mut self.imds, self.aws.imds(&self.instance)?);
+        let config = "/etc/nodeagent/config.d/10-rig.toml";
+        let text = self.read(config).replace(&old.url(), &self.imds.url());
+        self.write(config, text.as_bytes())?;
+        for state in ["/var", "/run"] {
+            match std::fs::remove_dir_all(self.path(state)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// The node's root directory.
@@ -227,6 +228,15 @@ impl Stage {
         std::fs::read_to_string(self.path(path)).unwrap_or_default()
     }
 
+    /// The model of Vault, where it is the model that plays.
+    #[must_use]
+    pub fn model(&self) -> &Model {
+        match &self.vault {
+            Peer::Model(model) => model,
+            Peer::Real(_) => panic!("the real Vault plays: it has no script and no log"),
+        }
+    }
+
     /// An administrator of Vault, past the proxy.
     #[must_use]
     pub fn admin(&self) -> Admin {
@@ -237,25 +247,23 @@ impl Stage {
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
-        command
-            .arg("--root")
-            .arg(self.root())
-            .args(arguments)
-            .stdin(Stdio::null());
+        command.arg("--root").arg(self.root()).args(arguments).stdin(Stdio::null());
         command
     }
 
     /// Starts `nodeagent run`; its log goes to a file of the node.
     pub fn run(&self) -> io::Result<Running> {
-        let log = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.path("agent.log"))?;
-        let child = self
-            .command(&["run"])
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()?;
+        self.run_with(|_| {})
+    }
+
+    /// The same after a last change of the command: its environment, its user.
+    pub fn run_with(&self, change: impl FnOnce(&mut Command)) -> io::Result<Running> {
+        let log =
+            std::fs::OpenOptions::new().create(true).append(true).open(self.path("agent.log"))?;
+        let mut command = self.command(&["run"]);
+        command.stdout(log.try_clone()?).stderr(log);
+        change(&mut command);
+        let child = command.spawn()?;
         Ok(Running { child })
     }
 
@@ -281,15 +289,22 @@ impl Stage {
         found.unwrap_or_default()
     }
 
+    /// One consumer in the status.
+    #[must_use]
+    pub fn consumer(&self, name: &str) -> Value {
+        let status = self.status();
+        let found = status["consumers"]
+            .as_array()
+            .and_then(|all| all.iter().find(|part| part["name"] == name).cloned());
+        found.unwrap_or_default()
+    }
+
     /// The codes of the problems in the status.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
         let status = self.status();
         let problems = status["problems"].as_array().cloned().unwrap_or_default();
-        problems
-            .iter()
-            .filter_map(|problem| problem["code"].as_str().map(String::from))
-            .collect()
+        problems.iter().filter_map(|problem| problem["code"].as_str().map(String::from)).collect()
     }
 
     /// Waits until the status fits; the error shows what it is instead, and the log.
@@ -307,9 +322,7 @@ impl Stage {
             }
             if Instant::now() > end {
                 let log = self.log();
-                return Err(format!(
-                    "no {what} within {limit:?}:\n{status:#}\nlog:\n{log}"
-                ));
+                return Err(format!("no {what} within {limit:?}:\n{status:#}\nlog:\n{log}"));
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -318,8 +331,7 @@ impl Stage {
     /// Starts the consumer, as its unit would once the gate is open.
     pub fn start_kubelet(&self) -> Result<(), String> {
         self.kubelet.restart()?;
-        self.systemd
-            .set_state("kubelet.service", ActiveState::Active);
+        self.systemd.set_state("kubelet.service", ActiveState::Active);
         Ok(())
     }
 }
@@ -343,6 +355,16 @@ impl Running {
         nix::sys::signal::kill(pid, signal).map_err(io::Error::from)
     }
 
+    /// Whether it has not ended by itself.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// SIGHUP: it reads its configuration again and looks at once.
+    pub fn reload(&self) -> io::Result<()> {
+        self.signal(nix::sys::signal::Signal::SIGHUP)
+    }
+
     /// SIGKILL, and waits for the end.
     pub fn kill(mut self) -> io::Result<()> {
         self.child.kill()?;
@@ -351,8 +373,12 @@ impl Running {
 
     /// SIGTERM; the exit code, or an error after the limit.
     pub fn stop(mut self, limit: Duration) -> Result<i32, String> {
-        self.signal(nix::sys::signal::Signal::SIGTERM)
-            .map_err(|error| error.to_string())?;
+        self.signal(nix::sys::signal::Signal::SIGTERM).map_err(|error| error.to_string())?;
+        self.wait(limit)
+    }
+
+    /// Waits for its own end; the exit code, or an error after the limit.
+    pub fn wait(&mut self, limit: Duration) -> Result<i32, String> {
         let end = Instant::now() + limit;
         while Instant::now() < end {
             if let Some(status) = self.child.try_wait().map_err(|error| error.to_string())? {
@@ -360,7 +386,7 @@ impl Running {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        Err(format!("still running {limit:?} after SIGTERM"))
+        Err(format!("still running after {limit:?}"))
     }
 }
 

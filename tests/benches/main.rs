@@ -1,0 +1,42 @@
+//! Benchmarks: `tests/bench NAME`. Each prints what it did and, last, `FIGURE key=value` lines;
+//! a timing is a ratio against something measured in the same run, and nothing here asserts one.
+
+mod first_cert;
+mod footprint;
+mod swap;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// The program under measurement: the static release, which `tests/bench` builds.
+fn program() -> Result<PathBuf, String> {
+    let path = std::env::var_os("NODEAGENT_STATIC").map(PathBuf::from);
+    path.ok_or_else(|| "NODEAGENT_STATIC does not name the static release; use tests/bench".into())
+}
+
+/// The middle one of some measurements.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn main() -> ExitCode {
+    // `cargo bench` adds `--bench`; the rest is a name.
+    let names: Vec<String> =
+        std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let outcome = match (names.first().map(String::as_str), runtime) {
+        (_, Err(error)) => Err(error.to_string()),
+        (Some("first-cert"), Ok(runtime)) => runtime.block_on(first_cert::run()),
+        (Some("footprint"), Ok(runtime)) => runtime.block_on(footprint::run()),
+        (Some("swap"), Ok(runtime)) => runtime.block_on(swap::run()),
+        _ => Err("name one of: first-cert footprint swap".into()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
