@@ -75,11 +75,7 @@ fn is_busy(config: &Config, duty: &Duty<'_>, in_flight: &BTreeSet<DutyId>) -> bo
 }
 
 fn is_busy_with(config: &Config, duty: &Duty<'_>, start: &[(DutyId, Why)]) -> bool {
-    is_busy(
-        config,
-        duty,
-        &start.iter().map(|(id, _)| id.clone()).collect(),
-    )
+    is_busy(config, duty, &start.iter().map(|(id, _)| id.clone()).collect())
 }
 
 /// How the loop ended.
@@ -119,26 +115,14 @@ impl Agent {
                 warn!(certificate = %spec.name, "{error:#}");
             }
         }
-        Agent {
-            node,
-            records,
-            in_flight: BTreeSet::new(),
-            own,
-            started,
-        }
+        Agent { node, records, in_flight: BTreeSet::new(), own, started }
     }
 
     /// Takes a look and decides.
     pub async fn look(&self) -> (Facts, Decision) {
         let facts = Facts::gather(&self.node, &self.records).await;
         let now = self.node.clock.now();
-        let decision = decide(
-            &self.node.config,
-            &facts,
-            &self.records,
-            &self.in_flight,
-            now,
-        );
+        let decision = decide(&self.node.config, &facts, &self.records, &self.in_flight, now);
         (facts, decision)
     }
 
@@ -159,10 +143,7 @@ impl Agent {
     pub async fn perform(node: &Node, id: &DutyId, why: Why, records: &Records) -> Result<Done> {
         let duties = duty::duties(&node.config);
         let Some(duty) = duties.iter().find(|duty| duty.id() == *id) else {
-            return Err(Error::new(
-                Code::Bug,
-                format!("{id} is no duty of this node"),
-            ));
+            return Err(Error::new(Code::Bug, format!("{id} is no duty of this node")));
         };
         let limit = duty.limit(&node.config);
         match tokio::time::timeout(limit, duty::perform(node, duty, why, records)).await {
@@ -193,11 +174,7 @@ impl Agent {
 
     fn settle_failure(&mut self, id: &DutyId, error: &Error, now: Timestamp) {
         let changed = self.records.failed(id, error, now, self.node.seed);
-        let failures = self
-            .records
-            .duty(id)
-            .failure
-            .map_or(1, |failure| failure.count);
+        let failures = self.records.duty(id).failure.map_or(1, |failure| failure.count);
         if *id != DutyId::Session && session::casts_doubt(error.code(), failures) {
             self.node.session.doubt();
         }
@@ -211,13 +188,7 @@ impl Agent {
     pub fn status(&self, facts: &Facts) -> Status {
         let now = self.node.clock.now();
         let agent = status::AgentPart::new(self.started, now, INTERVAL);
-        status::collect(
-            &self.node.config,
-            facts,
-            &self.records,
-            agent,
-            self.own.as_ref(),
-        )
+        status::collect(&self.node.config, facts, &self.records, agent, self.own.as_ref())
     }
 
     fn publish(&self, facts: &Facts) -> Status {
@@ -239,11 +210,7 @@ fn log_success(id: &DutyId, done: &Done, recovered: bool) {
         Done::Session(word) if *word == "logged in" || recovered => info!(duty = %id, "{word}"),
         Done::Session(word) => debug!(duty = %id, "{word}"),
         Done::Committed(commit) => {
-            let how = if commit.issued {
-                "issued"
-            } else {
-                "published again"
-            };
+            let how = if commit.issued { "issued" } else { "published again" };
             info!(
                 duty = %id, serial = %commit.serial, generation = commit.generation.0,
                 "{how}, valid until {}", commit.not_after
@@ -319,9 +286,7 @@ fn settle(
 /// The time until the next look: the next instant due, but never longer than the interval or
 /// half of systemd's watchdog time.
 fn pause(node: &Node, notifier: &Notifier, next: Option<Timestamp>) -> Duration {
-    let longest = notifier
-        .watchdog_interval()
-        .map_or(INTERVAL, |half| half.min(INTERVAL));
+    let longest = notifier.watchdog_interval().map_or(INTERVAL, |half| half.min(INTERVAL));
     let due = next.map(|next| node.clock.now().duration_until(next));
     let due = due.map(|due| Duration::try_from(due).unwrap_or(Duration::ZERO));
     due.map_or(longest, |due| due.min(longest))
@@ -334,12 +299,8 @@ fn tell(notifier: &Notifier, status: &Status, ready: &mut bool) {
         *ready = true;
     }
     let line = text::line(status);
-    notifier
-        .status(&line)
-        .unwrap_or_else(|error| debug!("{error:#}"));
-    notifier
-        .watchdog()
-        .unwrap_or_else(|error| debug!("{error:#}"));
+    notifier.status(&line).unwrap_or_else(|error| debug!("{error:#}"));
+    notifier.watchdog().unwrap_or_else(|error| debug!("{error:#}"));
 }
 
 /// Lets effects end within their grace, then cuts them: every commit stands a kill.
@@ -348,9 +309,7 @@ async fn finish(
     mut effects: JoinSet<(DutyId, Result<Done>)>,
     notifier: &Notifier,
 ) {
-    notifier
-        .stopping()
-        .unwrap_or_else(|error| debug!("{error:#}"));
+    notifier.stopping().unwrap_or_else(|error| debug!("{error:#}"));
     let end = async {
         while let Some(ended) = effects.join_next().await {
             settle(agent, ended);

@@ -83,14 +83,9 @@ impl FromStr for Provider {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Provider> {
-        let found = Provider::ALL
-            .iter()
-            .find(|provider| provider.name() == text);
+        let found = Provider::ALL.iter().find(|provider| provider.name() == text);
         found.copied().ok_or_else(|| {
-            let names: Vec<&str> = Provider::ALL
-                .iter()
-                .map(|provider| provider.name())
-                .collect();
+            let names: Vec<&str> = Provider::ALL.iter().map(|provider| provider.name()).collect();
             Error::new(Code::Config, format!("{text:?} is no provider"))
                 .advise(format!("write one of: {}", names.join(", ")))
         })

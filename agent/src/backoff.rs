@@ -41,9 +41,7 @@ pub fn fraction(seed: u64, salt: u64) -> f64 {
 
 /// A hash of a text that stays the same over releases: a node keeps its place in the fleet.
 pub fn hash(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        mix(hash ^ u64::from(byte))
-    })
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| mix(hash ^ u64::from(byte)))
 }
 
 fn mix(value: u64) -> u64 {
@@ -59,17 +57,11 @@ mod tests {
 
     #[test]
     fn waits_double_up_to_the_longest() {
-        for (failures, low, high) in [
-            (1, 0.5, 1.0),
-            (2, 1.0, 2.0),
-            (6, 16.0, 32.0),
-            (40, 150.0, 300.0),
-        ] {
+        for (failures, low, high) in
+            [(1, 0.5, 1.0), (2, 1.0, 2.0), (6, 16.0, 32.0), (40, 150.0, 300.0)]
+        {
             let wait = delay(Kind::Unavailable, failures, None, 7).as_secs_f64();
-            assert!(
-                (low..=high).contains(&wait),
-                "{failures} failures wait {wait} s"
-            );
+            assert!((low..=high).contains(&wait), "{failures} failures wait {wait} s");
         }
     }
 

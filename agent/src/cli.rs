@@ -78,10 +78,7 @@ pub struct Outcome {
 
 impl Outcome {
     fn good(text: impl Into<String>) -> Outcome {
-        Outcome {
-            text: text.into(),
-            code: 0,
-        }
+        Outcome { text: text.into(), code: 0 }
     }
 }
 
@@ -109,10 +106,7 @@ pub async fn run(cli: &Cli) -> Result<Outcome> {
                 config.consumers.len()
             )))
         }
-        Verb::Version => Ok(Outcome::good(format!(
-            "nodeagent {}\n",
-            env!("CARGO_PKG_VERSION")
-        ))),
+        Verb::Version => Ok(Outcome::good(format!("nodeagent {}\n", env!("CARGO_PKG_VERSION")))),
     }
 }
 
@@ -136,10 +130,7 @@ async fn serve(root: &Root, clock: Arc<SystemClock>) -> Result<Outcome> {
 /// Builds the node: reads the configuration, connects nothing.
 fn build(root: &Root, clock: &Arc<SystemClock>) -> Result<Node> {
     let config = config::load(root, clock.now())?;
-    let limits = Limits {
-        total: config.vault.timeout,
-        ..Limits::default()
-    };
+    let limits = Limits { total: config.vault.timeout, ..Limits::default() };
     let stamp = clock.clone();
     let vault = Vault::new(VaultOptions {
         address: config.vault.address.clone(),
@@ -160,31 +151,15 @@ fn build(root: &Root, clock: &Arc<SystemClock>) -> Result<Node> {
     let clock: Arc<dyn Clock> = clock.clone();
     let seed = crate::backoff::hash(&format!("{}{:?}", clock.now(), std::process::id()));
     let session = SessionCell::default();
-    Ok(Node {
-        config,
-        root: root.clone(),
-        clock,
-        units,
-        vault,
-        attestor,
-        session,
-        seed,
-    })
+    Ok(Node { config, root: root.clone(), clock, units, vault, attestor, session, seed })
 }
 
 /// Leaves the request and wakes the agent. One that is not running finds it at its start.
 fn renew(root: &Root, config: &Config, name: &str) -> Result<Outcome> {
     if !config.certificates.iter().any(|spec| spec.name == name) {
-        let known: Vec<_> = config
-            .certificates
-            .iter()
-            .map(|spec| spec.name.as_str())
-            .collect();
-        return Err(Error::new(
-            Code::Config,
-            format!("`{name}` is no certificate of this node"),
-        )
-        .advise(format!("name one of: {}", known.join(", "))));
+        let known: Vec<_> = config.certificates.iter().map(|spec| spec.name.as_str()).collect();
+        return Err(Error::new(Code::Config, format!("`{name}` is no certificate of this node"))
+            .advise(format!("name one of: {}", known.join(", "))));
     }
     certs::request_renewal(root, name)?;
     let text = match lock::wake_holder(&root.path(LOCK.as_ref())) {

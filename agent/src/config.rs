@@ -40,7 +40,7 @@ pub struct Config {
     pub issues_per_hour: u32,
     /// How far the local clock may be from Vault's.
     pub max_clock_skew: Duration,
-    /// `system`, or a `unix:path=` address to speak to systemd directly.
+    /// `system`, or the `unix:path=` address of a model.
     pub systemd_bus: String,
     /// The certificate authorities, by name.
     pub authorities: BTreeMap<String, Authority>,
@@ -181,9 +181,7 @@ pub enum Act {
 impl Config {
     /// The certificates of one consumer.
     pub fn certificates_of<'a>(&'a self, consumer: &'a str) -> impl Iterator<Item = &'a CertSpec> {
-        self.certificates
-            .iter()
-            .filter(move |spec| spec.consumer == consumer)
+        self.certificates.iter().filter(move |spec| spec.consumer == consumer)
     }
 
     /// The consumer of a name.

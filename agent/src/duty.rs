@@ -106,11 +106,7 @@ impl Duty<'_> {
 
     /// When it is due, and why.
     pub fn due(&self, config: &Config, facts: &Facts, records: &Records, now: Timestamp) -> Due {
-        if let Some(until) = records
-            .duty(&self.id())
-            .not_before
-            .filter(|until| *until > now)
-        {
+        if let Some(until) = records.duty(&self.id()).not_before.filter(|until| *until > now) {
             return Due::At(until);
         }
         match self {
@@ -156,12 +152,8 @@ pub enum Done {
 /// Performs a duty's effect.
 pub async fn perform(node: &Node, duty: &Duty<'_>, why: Why, records: &Records) -> Result<Done> {
     match duty {
-        Duty::Session => session::perform(node, why, records)
-            .await
-            .map(Done::Session),
-        Duty::Cert(spec) => certs::perform(node, spec, records)
-            .await
-            .map(Done::Committed),
+        Duty::Session => session::perform(node, why, records).await.map(Done::Session),
+        Duty::Cert(spec) => certs::perform(node, spec, records).await.map(Done::Committed),
         Duty::Act(spec) => act::perform(node, spec, records).await.map(Done::Acted),
     }
 }

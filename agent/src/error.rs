@@ -160,12 +160,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// A new error; `text` names what was found, lower case, no full stop, never a secret.
     pub fn new(code: Code, text: impl Into<String>) -> Error {
-        Error {
-            code,
-            frames: vec![text.into()],
-            advice: None,
-            retry_after: None,
-        }
+        Error { code, frames: vec![text.into()], advice: None, retry_after: None }
     }
 
     /// An error of the file system at a path.

@@ -31,16 +31,9 @@ pub async fn wait(
     timeout: Option<Duration>,
 ) -> Result<()> {
     let spec = config.consumer(consumer).ok_or_else(|| {
-        let known: Vec<_> = config
-            .consumers
-            .iter()
-            .map(|known| known.name.as_str())
-            .collect();
-        Error::new(
-            Code::Config,
-            format!("`{consumer}` is no consumer of this node"),
-        )
-        .advise(format!("name one of: {}", known.join(", ")))
+        let known: Vec<_> = config.consumers.iter().map(|known| known.name.as_str()).collect();
+        Error::new(Code::Config, format!("`{consumer}` is no consumer of this node"))
+            .advise(format!("name one of: {}", known.join(", ")))
     })?;
     let begun = clock.monotonic();
     let mut told = None;
@@ -64,11 +57,7 @@ pub async fn wait(
 fn good(config: &Config, root: &Root, clock: &dyn Clock, spec: &ConsumerSpec) -> Result<()> {
     let gid = users::group_id(&root.path(Path::new("/etc/group")), &spec.group)?;
     for cert in config.certificates_of(&spec.name) {
-        let target = Target {
-            consumer: spec.name.clone(),
-            certificate: cert.name.clone(),
-            gid,
-        };
+        let target = Target { consumer: spec.name.clone(), certificate: cert.name.clone(), gid };
         let missing = |text: String| Err(Error::new(Code::CertificateBad, text).at(&cert.name));
         match publish::inspect(root, &target)? {
             Published::Sound { material, .. } => {

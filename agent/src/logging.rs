@@ -26,11 +26,7 @@ pub fn start() {
     let started = match journal {
         Some(journal) => tracing::subscriber::set_global_default(registry.with(journal)),
         None => tracing::subscriber::set_global_default(
-            registry.with(
-                tracing_subscriber::fmt::layer()
-                    .with_writer(stderr)
-                    .event_format(Lines),
-            ),
+            registry.with(tracing_subscriber::fmt::layer().with_writer(stderr).event_format(Lines)),
         ),
     };
     started.unwrap_or_default();

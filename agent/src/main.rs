@@ -13,25 +13,17 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            let code = if error.use_stderr() {
-                Kind::Usage.exit_code()
-            } else {
-                0
-            };
-            return error
-                .print()
-                .map_or(ExitCode::FAILURE, |()| ExitCode::from(code));
+            let code = if error.use_stderr() { Kind::Usage.exit_code() } else { 0 };
+            return error.print().map_or(ExitCode::FAILURE, |()| ExitCode::from(code));
         }
     };
     logging::start();
-    let outcome = logging::crypto()
-        .and_then(|()| runtime())
-        .and_then(|runtime| {
-            let outcome = runtime.block_on(cli::run(&cli));
-            // A name lookup that hangs cannot be cancelled; the process does not wait for it.
-            runtime.shutdown_timeout(Duration::from_millis(100));
-            outcome
-        });
+    let outcome = logging::crypto().and_then(|()| runtime()).and_then(|runtime| {
+        let outcome = runtime.block_on(cli::run(&cli));
+        // A name lookup that hangs cannot be cancelled; the process does not wait for it.
+        runtime.shutdown_timeout(Duration::from_millis(100));
+        outcome
+    });
     match outcome {
         Ok(Outcome { text, code }) => match std::io::stdout().write_all(text.as_bytes()) {
             Ok(()) => ExitCode::from(code),

@@ -21,10 +21,7 @@ use crate::wire::vault::Vault;
 pub const SESSION_FILE: &str = "/run/nodeagent/token";
 
 /// The configuration and the handles to the outside.
-#[allow(
-    missing_debug_implementations,
-    reason = "the handles have nothing to show"
-)]
+#[allow(missing_debug_implementations, reason = "the handles have nothing to show")]
 pub struct Node {
     /// What the agent was told.
     pub config: Config,
@@ -106,10 +103,7 @@ impl SessionCell {
     pub fn proved(&self) -> Result<Session> {
         match &*self.lock() {
             Some((session, Standing::Proved)) => Ok(session.clone()),
-            _ => Err(Error::new(
-                Code::TokenInvalid,
-                "there is no session with Vault",
-            )),
+            _ => Err(Error::new(Code::TokenInvalid, "there is no session with Vault")),
         }
     }
 
@@ -145,19 +139,12 @@ struct Stored {
 impl Node {
     /// Stores the session for the next start: 0600, in /run.
     pub fn store_session(&self, session: &Session) -> Result<()> {
-        let stored = Stored {
-            token: session.token.expose().to_string(),
-            facts: session.facts.clone(),
-        };
+        let stored =
+            Stored { token: session.token.expose().to_string(), facts: session.facts.clone() };
         let text = serde_json::to_string(&stored)
             .map_err(|error| Error::new(Code::Bug, error.to_string()))?;
         let text = Secret::new(text);
-        self.root.write_atomic(
-            Path::new(SESSION_FILE),
-            text.expose().as_bytes(),
-            0o600,
-            None,
-        )
+        self.root.write_atomic(Path::new(SESSION_FILE), text.expose().as_bytes(), 0o600, None)
     }
 
     /// Takes up the session of an earlier start. One that cannot be read is as none: its loss
@@ -167,10 +154,7 @@ impl Node {
             return;
         };
         if let Ok(stored) = serde_json::from_slice::<Stored>(&bytes) {
-            let session = Session {
-                token: Secret::new(stored.token),
-                facts: stored.facts,
-            };
+            let session = Session { token: Secret::new(stored.token), facts: stored.facts };
             self.session.set(session, Standing::Stored);
         }
     }

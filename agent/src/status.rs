@@ -77,12 +77,7 @@ impl AgentPart {
     /// The part of an agent that looked now.
     pub fn new(started: Timestamp, looked: Timestamp, interval: Duration) -> AgentPart {
         let version = env!("CARGO_PKG_VERSION").to_string();
-        AgentPart {
-            version,
-            started,
-            looked,
-            interval_s: interval.as_secs(),
-        }
+        AgentPart { version, started, looked, interval_s: interval.as_secs() }
     }
 }
 
@@ -180,17 +175,9 @@ pub fn collect(
     own: Option<&Error>,
 ) -> Status {
     let now = agent.looked;
-    let view = View {
-        config,
-        facts,
-        records,
-        now,
-    };
-    let certificates: Vec<_> = config
-        .certificates
-        .iter()
-        .map(|spec| view.certificate(spec))
-        .collect();
+    let view = View { config, facts, records, now };
+    let certificates: Vec<_> =
+        config.certificates.iter().map(|spec| view.certificate(spec)).collect();
     let problems = view.problems(own);
     let autonomy = view.autonomy();
     let health = match () {
@@ -206,11 +193,7 @@ pub fn collect(
         vault: view.vault(),
         autonomy_s: autonomy,
         certificates,
-        consumers: config
-            .consumers
-            .iter()
-            .map(|spec| view.consumer(spec))
-            .collect(),
+        consumers: config.consumers.iter().map(|spec| view.consumer(spec)).collect(),
         problems,
     }
 }
@@ -224,11 +207,7 @@ struct View<'a> {
 
 impl View<'_> {
     fn node(&self) -> NodePart {
-        let identity = self
-            .facts
-            .session
-            .as_ref()
-            .map(|(session, _)| &session.identity);
+        let identity = self.facts.session.as_ref().map(|(session, _)| &session.identity);
         NodePart {
             cluster: self.config.cluster.clone(),
             role: format!("{:?}", self.config.role).to_lowercase(),
@@ -276,12 +255,7 @@ impl View<'_> {
                 _ => None,
             },
             generation: held.map(|held| held.generation.0),
-            quarantined: self
-                .records
-                .certificate(&spec.name)
-                .quarantined
-                .last()
-                .map(|g| g.0),
+            quarantined: self.records.certificate(&spec.name).quarantined.last().map(|g| g.0),
         }
     }
 
@@ -320,11 +294,7 @@ impl View<'_> {
     fn autonomy(&self) -> Option<i64> {
         let mut least = Some(i64::MAX);
         for spec in &self.config.certificates {
-            let held = self
-                .facts
-                .certificates
-                .get(&spec.name)
-                .and_then(CertFact::held);
+            let held = self.facts.certificates.get(&spec.name).and_then(CertFact::held);
             let left = held.map(|held| self.now.duration_until(held.leaf.not_after).as_secs());
             least = least.zip(left).map(|(least, left)| least.min(left));
         }
@@ -368,13 +338,7 @@ impl View<'_> {
         let place = Duty::Cert(spec).id().to_string();
         let found = |code, text: String, advice: &str| {
             let advice = Some(advice.to_string());
-            Some(Problem {
-                code,
-                place: place.clone(),
-                text,
-                advice,
-                since: None,
-            })
+            Some(Problem { code, place: place.clone(), text, advice, since: None })
         };
         let record = self.records.certificate(&spec.name);
         match self.facts.certificates.get(&spec.name)? {
@@ -386,11 +350,7 @@ impl View<'_> {
             ),
             CertFact::Held(held) if held.leaf.not_after <= self.now => {
                 let text = format!("the certificate ended {}", held.leaf.not_after);
-                found(
-                    Code::AutonomyShort,
-                    text,
-                    "see why it cannot be renewed: the other problems",
-                )
+                found(Code::AutonomyShort, text, "see why it cannot be renewed: the other problems")
             }
             CertFact::Held(held) if self.is_short(held.leaf.not_after, &record) => {
                 let left = self.now.duration_until(held.leaf.not_after);
@@ -408,11 +368,7 @@ impl View<'_> {
             {
                 let budget = self.config.issues_per_hour;
                 let text = format!("{budget} certificates were asked for within an hour");
-                found(
-                    Code::IssueBudget,
-                    text,
-                    "see why they do not last: the log of nodeagent",
-                )
+                found(Code::IssueBudget, text, "see why they do not last: the log of nodeagent")
             }
             _ => None,
         }
@@ -454,10 +410,7 @@ pub fn load(root: &Root, now: Timestamp) -> Result<Status> {
     let age = now.duration_since(status.agent.looked).as_secs();
     if age.unsigned_abs() > 2 * status.agent.interval_s {
         let text = format!("the agent has not looked for {age} s; what follows is as old");
-        status.problems.insert(
-            0,
-            problem("agent", &silent(text), Some(status.agent.looked)),
-        );
+        status.problems.insert(0, problem("agent", &silent(text), Some(status.agent.looked)));
         status.health = status.health.max(Health::Degraded);
         status.autonomy_s = status.autonomy_s.map(|left| left.saturating_sub(age));
         if status.autonomy_s.is_some_and(|left| left <= 0) {

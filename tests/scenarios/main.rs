@@ -1,14 +1,23 @@
 //! The real binary on a stage of models: real HTTP, real TLS, a private root. One binary for all
 //! stories, so that it is linked once.
 
+mod act;
+mod act_failures;
+mod bad_input;
+mod certificates;
+mod certificates_refused;
+mod cli;
+mod clock;
+mod consumers;
 mod first_boot;
-
-use rig::stage::{Stage, StageOptions};
-
-/// A stage with the agent under test.
-async fn stage(options: StageOptions) -> Stage {
-    let program = env!("CARGO_BIN_EXE_nodeagent");
-    Stage::set(program, options)
-        .await
-        .expect("the stage is set")
-}
+mod golden;
+mod leaks;
+mod nonce;
+mod play;
+mod renewal;
+mod session;
+mod store;
+mod store_crashes;
+mod store_disks;
+mod vault_answers;
+mod vault_outage;

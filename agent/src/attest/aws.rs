@@ -34,20 +34,14 @@ pub struct Aws {
 
 impl fmt::Debug for Aws {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Aws")
-            .field("options", &self.options)
-            .finish_non_exhaustive()
+        f.debug_struct("Aws").field("options", &self.options).finish_non_exhaustive()
     }
 }
 
 impl Aws {
     /// An attestor that asks this metadata service and keeps its nonce below this root.
     pub fn new(imds: Imds, root: Root, options: AwsOptions) -> Aws {
-        Aws {
-            imds,
-            root,
-            options,
-        }
+        Aws { imds, root, options }
     }
 }
 
@@ -58,10 +52,7 @@ impl Attestor for Aws {
         let signed = signed.during("reading the instance identity")?;
         let identity = Identity::from(signed.document);
         // On disk before Vault hears of it: a nonce that Vault has and we forgot locks us out.
-        let owner = nonce::Owner {
-            mount: &self.options.mount,
-            instance: &identity.instance_id,
-        };
+        let owner = nonce::Owner { mount: &self.options.mount, instance: &identity.instance_id };
         let nonce = nonce::obtain(&self.root, owner, self.options.import.as_deref())
             .during("reading the client nonce")?;
         let login = Login::Ec2 {

@@ -65,12 +65,12 @@ fn imported(root: &Root, path: &Path) -> Result<Option<Secret>> {
     };
     let text = String::from_utf8(bytes).unwrap_or_default();
     usable(text.trim()).map(Some).ok_or_else(|| {
-        Error::new(Code::Foreign, "the file holds no nonce")
-            .at(root.path(path).display())
-            .advise(format!(
+        Error::new(Code::Foreign, "the file holds no nonce").at(root.path(path).display()).advise(
+            format!(
                 "put the nonce there, 1 to {LONGEST} printable characters, or take the path out \
                  of the configuration"
-            ))
+            ),
+        )
     })
 }
 
@@ -112,13 +112,11 @@ fn unusable(root: &Root, path: &Path, owner: Owner<'_>) -> Error {
     let Owner { mount, instance } = owner;
     let place = root.path(path);
     let text = "the file of the client nonce is empty, torn or too long";
-    Error::new(Code::Foreign, text)
-        .at(place.display())
-        .advise(format!(
-            "put the nonce back from a copy, one line; or, where there is none, forget it on both \
+    Error::new(Code::Foreign, text).at(place.display()).advise(format!(
+        "put the nonce back from a copy, one line; or, where there is none, forget it on both \
          sides: vault delete auth/{mount}/identity-accesslist/{instance}, then rm {}",
-            place.display()
-        ))
+        place.display()
+    ))
 }
 
 #[cfg(test)]

@@ -21,12 +21,7 @@ const BUNDLE_LIMIT: usize = 1 << 20;
 
 /// Checks the merged tables; the error has a line for each fault.
 pub fn check(root: &Root, layers: &Layers, now: Timestamp) -> Result<Config, Vec<String>> {
-    let mut checker = Checker {
-        root,
-        layers,
-        now,
-        faults: Vec::new(),
-    };
+    let mut checker = Checker { root, layers, now, faults: Vec::new() };
     let config = checker.config();
     match (config, checker.faults) {
         (Some(config), faults) if faults.is_empty() => Ok(config),
@@ -46,11 +41,8 @@ impl Checker<'_> {
         let file = &self.layers.file;
         let role = self.required("node", "role", &file.node.role);
         let role = role.and_then(|text| self.word::<Role>("node.role", &text));
-        let survive = self.duration(
-            "rotation",
-            "survive_vault_outage",
-            &file.rotation.survive_vault_outage,
-        );
+        let survive =
+            self.duration("rotation", "survive_vault_outage", &file.rotation.survive_vault_outage);
         let vault = self.vault();
         let identity = self.identity(role);
         let kubernetes = self.kubernetes();
@@ -65,11 +57,7 @@ impl Checker<'_> {
         }
         Some(Config {
             role: role?,
-            cluster: file
-                .node
-                .cluster
-                .clone()
-                .unwrap_or_else(|| text_of("node", "cluster")),
+            cluster: file.node.cluster.clone().unwrap_or_else(|| text_of("node", "cluster")),
             kubernetes,
             variables: file.variables.clone(),
             vault: vault?,
@@ -78,18 +66,14 @@ impl Checker<'_> {
             issues_per_hour,
             max_clock_skew: max_clock_skew?,
             systemd_bus: systemd_bus?,
-            authorities: authorities
-                .into_iter()
-                .map(|(name, known)| (name, known.0))
-                .collect(),
+            authorities: authorities.into_iter().map(|(name, known)| (name, known.0)).collect(),
             certificates,
             consumers,
         })
     }
 
     fn fault(&mut self, key: &str, text: impl std::fmt::Display) {
-        self.faults
-            .push(format!("{}: {text}", self.layers.place(key)));
+        self.faults.push(format!("{}: {text}", self.layers.place(key)));
     }
 
     fn required(&mut self, table: &str, key: &str, value: &Option<String>) -> Option<String> {
@@ -125,10 +109,7 @@ impl Checker<'_> {
         match parsed.and_then(|parsed| Duration::try_from(parsed).ok()) {
             Some(duration) if !duration.is_zero() => Some(duration),
             _ => {
-                self.fault(
-                    path,
-                    format!("`{text}` is no duration above zero; write one like 12h"),
-                );
+                self.fault(path, format!("`{text}` is no duration above zero; write one like 12h"));
                 None
             }
         }
@@ -162,34 +143,17 @@ impl Checker<'_> {
             (None, false) => None,
             (Some(path), _) => Some(self.bundle("vault.ca", path)?.0),
         };
-        let namespace = table
-            .namespace
-            .clone()
-            .filter(|namespace| !namespace.is_empty());
-        Some(VaultConfig {
-            address,
-            ca,
-            namespace,
-            timeout: timeout?,
-        })
+        let namespace = table.namespace.clone().filter(|namespace| !namespace.is_empty());
+        Some(VaultConfig { address, ca, namespace, timeout: timeout? })
     }
 
     fn identity(&mut self, role: Option<Role>) -> Option<IdentityConfig> {
         let table = &self.layers.file.identity;
-        let provider = table
-            .provider
-            .clone()
-            .unwrap_or_else(|| text_of("identity", "provider"));
+        let provider = table.provider.clone().unwrap_or_else(|| text_of("identity", "provider"));
         let provider = self.word("identity.provider", &provider);
-        let mount = table
-            .mount
-            .clone()
-            .unwrap_or_else(|| text_of("identity", "mount"));
+        let mount = table.mount.clone().unwrap_or_else(|| text_of("identity", "mount"));
         if mount.is_empty() || mount.starts_with('/') || mount.ends_with('/') {
-            self.fault(
-                "identity.mount",
-                format!("`{mount}` is no mount path; write it like aws"),
-            );
+            self.fault("identity.mount", format!("`{mount}` is no mount path; write it like aws"));
         }
         let login = match (&table.role, role) {
             (Some(login), _) => Some(login.clone()),
@@ -197,10 +161,7 @@ impl Checker<'_> {
             (None, Some(Role::Controller)) => Some("controller".into()),
             (None, _) => self.required("identity", "role", &table.role),
         };
-        let imds = table
-            .imds
-            .clone()
-            .unwrap_or_else(|| text_of("identity", "imds"));
+        let imds = table.imds.clone().unwrap_or_else(|| text_of("identity", "imds"));
         if !imds.starts_with("http://") {
             self.fault("identity.imds", format!("`{imds}` is no http:// URL"));
         }
@@ -211,23 +172,11 @@ impl Checker<'_> {
                 format!("`{}` is no absolute path", path.display()),
             );
         }
-        Some(IdentityConfig {
-            provider: provider?,
-            mount,
-            role: login?,
-            import_nonce,
-            imds,
-        })
+        Some(IdentityConfig { provider: provider?, mount, role: login?, import_nonce, imds })
     }
 
     fn kubernetes(&mut self) -> Option<(u16, u16)> {
-        let text = self
-            .layers
-            .file
-            .node
-            .kubernetes
-            .as_deref()?
-            .trim_start_matches('v');
+        let text = self.layers.file.node.kubernetes.as_deref()?.trim_start_matches('v');
         let mut numbers = text.split('.').map(|number| number.parse::<u16>().ok());
         match (numbers.next().flatten(), numbers.next().flatten()) {
             (Some(major), Some(minor)) => Some((major, minor)),
@@ -247,17 +196,12 @@ impl Checker<'_> {
         if bus == "system" || bus.starts_with("unix:path=/") {
             return Some(bus);
         }
-        self.fault(
-            "systemd.bus",
-            format!("`{bus}` is neither `system` nor `unix:path=/…`"),
-        );
+        self.fault("systemd.bus", format!("`{bus}` is neither `system` nor `unix:path=/…`"));
         None
     }
 
     fn issues_per_hour(&mut self) -> u32 {
-        let default = default_of("rotation", "issues_per_hour")
-            .parse()
-            .unwrap_or(6);
+        let default = default_of("rotation", "issues_per_hour").parse().unwrap_or(6);
         let budget = self.layers.file.rotation.issues_per_hour.unwrap_or(default);
         if !(2..=3600).contains(&budget) {
             self.fault(
@@ -285,11 +229,7 @@ impl Checker<'_> {
         let mount = self.required(&section, "mount", &table.mount);
         let ca = self.required(&section, "ca", &table.ca);
         let (_, end) = self.bundle(&format!("{section}.ca"), ca.as_ref()?)?;
-        let authority = Authority {
-            name: name.to_string(),
-            mount: mount?,
-            ca: PathBuf::from(ca?),
-        };
+        let authority = Authority { name: name.to_string(), mount: mount?, ca: PathBuf::from(ca?) };
         Some((authority, end))
     }
 
@@ -317,27 +257,18 @@ impl Checker<'_> {
 
     fn consumers(&mut self) -> Vec<ConsumerSpec> {
         let tables = &self.layers.file.consumer;
-        tables
-            .iter()
-            .filter_map(|table| self.consumer(table))
-            .collect()
+        tables.iter().filter_map(|table| self.consumer(table)).collect()
     }
 
     fn consumer(&mut self, table: &ConsumerTable) -> Option<ConsumerSpec> {
         let name = table.name.clone()?;
         let section = format!("consumer.{name}");
         self.check_name(&section, &name);
-        let act = table
-            .act
-            .clone()
-            .unwrap_or_else(|| text_of("consumer", "act"));
+        let act = table.act.clone().unwrap_or_else(|| text_of("consumer", "act"));
         let act = self.word::<Act>(&format!("{section}.act"), &act);
         let unit = table.unit.clone().filter(|unit| !unit.is_empty());
         if let Some(unit) = unit.as_deref().filter(|unit| !unit.ends_with(".service")) {
-            self.fault(
-                &format!("{section}.unit"),
-                format!("`{unit}` does not end in .service"),
-            );
+            self.fault(&format!("{section}.unit"), format!("`{unit}` does not end in .service"));
         }
         if matches!(act, Some(Act::Reload | Act::Restart)) && unit.is_none() {
             let text = "needs the `unit` that is to be reloaded or restarted";
@@ -351,23 +282,10 @@ impl Checker<'_> {
                 None
             }
         });
-        let limit = table
-            .limit
-            .clone()
-            .unwrap_or_else(|| text_of("consumer", "limit"));
+        let limit = table.limit.clone().unwrap_or_else(|| text_of("consumer", "limit"));
         let limit = self.duration_at(&format!("{section}.limit"), &limit);
-        let group = table
-            .group
-            .clone()
-            .unwrap_or_else(|| text_of("consumer", "group"));
-        Some(ConsumerSpec {
-            name,
-            unit,
-            group,
-            probe,
-            act: act?,
-            limit: limit?,
-        })
+        let group = table.group.clone().unwrap_or_else(|| text_of("consumer", "group"));
+        Some(ConsumerSpec { name, unit, group, probe, act: act?, limit: limit? })
     }
 
     fn certificates(
@@ -382,16 +300,10 @@ impl Checker<'_> {
             };
             let section = format!("certificate.{}", spec.name);
             if !authorities.contains_key(&spec.authority) && !self.tried(&spec.authority) {
-                let text = format!(
-                    "`{0}` has no [pki.{0}]; give its mount and ca",
-                    spec.authority
-                );
+                let text = format!("`{0}` has no [pki.{0}]; give its mount and ca", spec.authority);
                 self.fault(&format!("{section}.pki"), text);
             }
-            match consumers
-                .iter()
-                .find(|consumer| consumer.name == spec.consumer)
-            {
+            match consumers.iter().find(|consumer| consumer.name == spec.consumer) {
                 None => {
                     let text = format!("`{}` has no [[consumer]] of that name", spec.consumer);
                     self.fault(&format!("{section}.consumer"), text);
@@ -428,10 +340,7 @@ impl Checker<'_> {
             common_name.and_then(|text| self.template(&section, "common_name", &text));
         let usage = self.required(&section, "usage", &table.usage);
         let usage = usage.and_then(|text| self.word::<Usage>(&format!("{section}.usage"), &text));
-        let ttl = table
-            .ttl
-            .clone()
-            .unwrap_or_else(|| text_of("certificate", "ttl"));
+        let ttl = table.ttl.clone().unwrap_or_else(|| text_of("certificate", "ttl"));
         let ttl = self.duration_at(&format!("{section}.ttl"), &ttl);
         let organizations = self.templates(&section, "organizations", &table.organizations);
         let dns = self.templates(&section, "dns", &table.dns);
@@ -469,10 +378,7 @@ impl Checker<'_> {
         texts: &Option<Vec<String>>,
     ) -> Vec<Template> {
         let texts = texts.as_deref().unwrap_or_default();
-        texts
-            .iter()
-            .filter_map(|text| self.template(section, key, text))
-            .collect()
+        texts.iter().filter_map(|text| self.template(section, key, text)).collect()
     }
 
     /// Names become directories and unit instances.

@@ -95,8 +95,8 @@ tables! {
     }
     /// How systemd is reached.
     SystemdTable = "systemd" {
-        /// `system` for the system bus, or the address of a socket that speaks D-Bus without a
-        /// bus, like `unix:path=/run/systemd/private`.
+        /// `system` for the system bus. A `unix:path=` address is spoken to without a bus, which
+        /// the model of systemd in the tests is; systemd's own private socket is not for this.
         bus: String = "\"system\"";
     }
     /// A certificate authority: `[pki.cluster]`, `[pki.etcd]`, `[pki.front-proxy]` are the ones

@@ -16,11 +16,8 @@ use super::file::File;
 use crate::host::files::Root;
 
 /// The directories, lowest first.
-pub const DIRECTORIES: [&str; 3] = [
-    "/usr/lib/nodeagent/config.d",
-    "/etc/nodeagent/config.d",
-    "/run/nodeagent/config.d",
-];
+pub const DIRECTORIES: [&str; 3] =
+    ["/usr/lib/nodeagent/config.d", "/etc/nodeagent/config.d", "/run/nodeagent/config.d"];
 
 /// A drop-in larger than this is none: a real one has a few KB.
 const LIMIT: usize = 1 << 20;
@@ -47,23 +44,16 @@ impl Layers {
 pub fn read(root: &Root) -> Result<Layers, Vec<String>> {
     let texts = texts(root)?;
     let parsed: Vec<_> = texts.iter().map(|(name, text)| parse(name, text)).collect();
-    let faults: Vec<String> = parsed
-        .iter()
-        .filter_map(|p| p.as_ref().err().cloned())
-        .collect();
+    let faults: Vec<String> = parsed.iter().filter_map(|p| p.as_ref().err().cloned()).collect();
     if !faults.is_empty() {
         return Err(faults);
     }
     let mut merge = Merge::default();
     let tables: Vec<toml::Table> = parsed.into_iter().flatten().collect();
-    let role = tables.iter().rev().find_map(|table| {
-        table
-            .get("node")?
-            .get("role")?
-            .clone()
-            .try_into::<Role>()
-            .ok()
-    });
+    let role = tables
+        .iter()
+        .rev()
+        .find_map(|table| table.get("node")?.get("role")?.clone().try_into::<Role>().ok());
     for (name, text) in role.map(catalog::layers).unwrap_or_default() {
         let table = parse(name, text).map_err(|fault| vec![fault])?;
         merge.add(name, text, table);
@@ -79,10 +69,7 @@ fn texts(root: &Root) -> Result<Vec<(String, String)>, Vec<String>> {
     let mut faults = Vec::new();
     for directory in DIRECTORIES {
         let mut names = match root.list(Path::new(directory)) {
-            Ok(entries) => entries
-                .into_iter()
-                .map(|entry| entry.name)
-                .collect::<Vec<_>>(),
+            Ok(entries) => entries.into_iter().map(|entry| entry.name).collect::<Vec<_>>(),
             Err(error) => {
                 faults.push(format!("{error:#}"));
                 continue;
@@ -110,11 +97,7 @@ fn texts(root: &Root) -> Result<Vec<(String, String)>, Vec<String>> {
             DIRECTORIES.join(", ")
         ));
     }
-    if faults.is_empty() {
-        Ok(texts)
-    } else {
-        Err(faults)
-    }
+    if faults.is_empty() { Ok(texts) } else { Err(faults) }
 }
 
 /// Parses one layer by itself, so that wrong types and unknown keys get the line of their file.
@@ -128,12 +111,7 @@ fn parse(name: &str, text: &str) -> Result<toml::Table, String> {
 }
 
 fn line_of(text: &str, offset: usize) -> usize {
-    text.as_bytes()
-        .iter()
-        .take(offset)
-        .filter(|byte| **byte == b'\n')
-        .count()
-        + 1
+    text.as_bytes().iter().take(offset).filter(|byte| **byte == b'\n').count() + 1
 }
 
 #[derive(Default)]
@@ -161,27 +139,18 @@ impl Merge {
     fn add_entries(&mut self, layer: &str, key: &str, entries: Vec<toml::Value>) {
         let mut seen = Vec::new();
         for entry in entries {
-            let Some(name) = entry
-                .get("name")
-                .and_then(|name| name.as_str())
-                .map(String::from)
+            let Some(name) = entry.get("name").and_then(|name| name.as_str()).map(String::from)
             else {
-                self.faults
-                    .push(format!("{layer}: a [[{key}]] has no `name`; give it one"));
+                self.faults.push(format!("{layer}: a [[{key}]] has no `name`; give it one"));
                 continue;
             };
             if seen.contains(&name) {
                 self.faults.push(format!(
                     "{}: [[{key}]] `{name}` stands twice in one file; take one of them out",
-                    self.origins
-                        .get(&format!("{key}.{name}.name"))
-                        .map_or(layer, String::as_str)
+                    self.origins.get(&format!("{key}.{name}.name")).map_or(layer, String::as_str)
                 ));
             }
-            let slot = self
-                .table
-                .entry(key)
-                .or_insert_with(|| toml::Value::Array(Vec::new()));
+            let slot = self.table.entry(key).or_insert_with(|| toml::Value::Array(Vec::new()));
             if let toml::Value::Array(list) = slot {
                 lay_entry(list, &name, entry);
             }
@@ -201,10 +170,7 @@ impl Merge {
             match value.get_ref() {
                 DeValue::Table(inner) => self.note(name, text, &path, inner),
                 DeValue::Array(entries) => {
-                    for entry in entries
-                        .iter()
-                        .filter_map(|entry| entry.get_ref().as_table())
-                    {
+                    for entry in entries.iter().filter_map(|entry| entry.get_ref().as_table()) {
                         let id = entry.get("name").and_then(|id| id.get_ref().as_str());
                         let path = format!("{path}.{}", id.unwrap_or("?"));
                         self.note(name, text, &path, entry);
@@ -216,11 +182,7 @@ impl Merge {
     }
 
     fn finish(self) -> Result<Layers, Vec<String>> {
-        let Merge {
-            table,
-            origins,
-            mut faults,
-        } = self;
+        let Merge { table, origins, mut faults } = self;
         match toml::Value::Table(table).try_into::<File>() {
             Ok(file) if faults.is_empty() => Ok(Layers { file, origins }),
             Ok(_) => Err(faults),
@@ -278,32 +240,17 @@ mod tests {
     #[test]
     fn later_directories_and_later_names_win_key_by_key() {
         let (_keep, root) = root(&[
-            (
-                "/run/nodeagent/config.d/10.toml",
-                "[vault]\nnamespace = \"run\"\n",
-            ),
-            (
-                "/etc/nodeagent/config.d/20.toml",
-                "[vault]\naddress = \"late\"\n",
-            ),
-            (
-                "/etc/nodeagent/config.d/10.toml",
-                "[vault]\naddress = \"early\"\nca = \"ca\"\n",
-            ),
-            (
-                "/usr/lib/nodeagent/config.d/99.toml",
-                "[vault]\nca = \"low\"\nnamespace = \"n\"\n",
-            ),
+            ("/run/nodeagent/config.d/10.toml", "[vault]\nnamespace = \"run\"\n"),
+            ("/etc/nodeagent/config.d/20.toml", "[vault]\naddress = \"late\"\n"),
+            ("/etc/nodeagent/config.d/10.toml", "[vault]\naddress = \"early\"\nca = \"ca\"\n"),
+            ("/usr/lib/nodeagent/config.d/99.toml", "[vault]\nca = \"low\"\nnamespace = \"n\"\n"),
         ]);
         let layers = read(&root).unwrap();
         let vault = &layers.file.vault;
         assert_eq!(vault.address.as_deref(), Some("late"));
         assert_eq!(vault.ca.as_deref(), Some("ca"));
         assert_eq!(vault.namespace.as_deref(), Some("run"));
-        assert_eq!(
-            layers.place("vault.ca"),
-            "/etc/nodeagent/config.d/10.toml:3: vault.ca"
-        );
+        assert_eq!(layers.place("vault.ca"), "/etc/nodeagent/config.d/10.toml:3: vault.ca");
     }
 
     #[test]
@@ -318,23 +265,14 @@ mod tests {
         assert_eq!(server.ttl.as_deref(), Some("2h"));
         assert_eq!(server.usage.as_deref(), Some("server"));
         let place = layers.place("certificate.kubelet-server.ttl");
-        assert!(
-            place.starts_with("/etc/nodeagent/config.d/10.toml:5:"),
-            "{place}"
-        );
+        assert!(place.starts_with("/etc/nodeagent/config.d/10.toml:5:"), "{place}");
     }
 
     #[test]
     fn every_file_with_a_fault_is_named_with_its_line() {
         let (_keep, root) = root(&[
-            (
-                "/etc/nodeagent/config.d/10.toml",
-                "[vault]\n\nadress = \"x\"\n",
-            ),
-            (
-                "/etc/nodeagent/config.d/20.toml",
-                "[rotation]\nissues_per_hour = \"six\"\n",
-            ),
+            ("/etc/nodeagent/config.d/10.toml", "[vault]\n\nadress = \"x\"\n"),
+            ("/etc/nodeagent/config.d/20.toml", "[rotation]\nissues_per_hour = \"six\"\n"),
             ("/etc/nodeagent/config.d/30.toml", "[vault\n"),
         ]);
         let faults = read(&root).unwrap_err();

@@ -107,9 +107,8 @@ impl Values<'_> {
             _ => self.variables.get(name).cloned(),
         };
         value.filter(|value| !value.is_empty()).ok_or_else(|| {
-            Error::new(Code::Config, format!("this node's identity has no {name}")).advise(format!(
-                "use a template without {{{{{name}}}}} on this kind of node"
-            ))
+            Error::new(Code::Config, format!("this node's identity has no {name}"))
+                .advise(format!("use a template without {{{{{name}}}}} on this kind of node"))
         })
     }
 }
@@ -153,45 +152,22 @@ mod tests {
             instance_type: "m5.large".into(),
         };
         let template = Template::parse(text, &variables)?;
-        let values = Values {
-            identity: &identity,
-            cluster: "prod",
-            variables: &variables,
-        };
+        let values = Values { identity: &identity, cluster: "prod", variables: &variables };
         template.fill(&values).map_err(|error| format!("{error:#}"))
     }
 
     #[test]
     fn variables_are_filled_in() {
-        assert_eq!(
-            filled("system:node:{{instance_id}}").unwrap(),
-            "system:node:i-0aaa"
-        );
+        assert_eq!(filled("system:node:{{instance_id}}").unwrap(), "system:node:i-0aaa");
         assert_eq!(filled("{{ api }}/{{cluster}}").unwrap(), "api.example/prod");
         assert_eq!(filled("plain").unwrap(), "plain");
     }
 
     #[test]
     fn what_cannot_be_filled_in_is_refused_with_the_reason() {
-        assert!(
-            filled("{{hostname}}")
-                .unwrap_err()
-                .contains("is no variable")
-        );
-        assert!(
-            filled("{{instance_id")
-                .unwrap_err()
-                .contains("does not close")
-        );
-        assert!(
-            filled("instance_id}}")
-                .unwrap_err()
-                .contains("did not open")
-        );
-        assert!(
-            filled("{{private_ip}}")
-                .unwrap_err()
-                .contains("no private_ip")
-        );
+        assert!(filled("{{hostname}}").unwrap_err().contains("is no variable"));
+        assert!(filled("{{instance_id").unwrap_err().contains("does not close"));
+        assert!(filled("instance_id}}").unwrap_err().contains("did not open"));
+        assert!(filled("{{private_ip}}").unwrap_err().contains("no private_ip"));
     }
 }

@@ -16,7 +16,7 @@ use super::records::{ActRecord, ConsumerRecord};
 use super::{Due, DutyId, Facts, Hold, Records, Why, certs};
 use crate::config::{Act, CertSpec, Config, ConsumerSpec};
 use crate::error::{Code, Context, Error, Result};
-use crate::host::units::Active;
+use crate::host::units::{Active, Load};
 use crate::node::Node;
 use crate::wire::tls;
 
@@ -98,10 +98,7 @@ pub fn due(
     }
     // What is about to change is not worth an act of its own.
     let moving = config.certificates_of(&spec.name).find(|cert| {
-        let failing = records
-            .duty(&DutyId::Cert(cert.name.clone()))
-            .failure
-            .is_some();
+        let failing = records.duty(&DutyId::Cert(cert.name.clone())).failure.is_some();
         !failing && matches!(certs::due(config, cert, facts, records, now), Due::Now(_))
     });
     if let Some(cert) = moving {
@@ -121,10 +118,7 @@ fn waits_for_poll(
     record: &ConsumerRecord,
     records: &Records,
 ) -> Option<Timestamp> {
-    let mut changed = target
-        .iter()
-        .filter(|(cert, held)| is_new(record, cert, held))
-        .peekable();
+    let mut changed = target.iter().filter(|(cert, held)| is_new(record, cert, held)).peekable();
     let polls = spec.act == Act::Probe && config.clients_reload() && record.act.is_none();
     if !polls || changed.peek().is_none() {
         return None;
@@ -153,19 +147,12 @@ fn published<'a>(
     let held = |cert: &'a CertSpec| facts.certificates.get(&cert.name)?.held();
     config
         .certificates_of(&spec.name)
-        .map(|cert| {
-            held(cert)
-                .map(|held| (cert, held))
-                .ok_or_else(|| cert.name.clone())
-        })
+        .map(|cert| held(cert).map(|held| (cert, held)).ok_or_else(|| cert.name.clone()))
         .collect()
 }
 
 fn generations(target: &[(&CertSpec, &Held)]) -> Generations {
-    target
-        .iter()
-        .map(|(cert, held)| (cert.name.clone(), held.generation))
-        .collect()
+    target.iter().map(|(cert, held)| (cert.name.clone(), held.generation)).collect()
 }
 
 /// What to do for a consumer whose unit is up.
@@ -212,17 +199,9 @@ pub async fn perform(node: &Node, spec: &ConsumerSpec, records: &Records) -> Res
     let facts = Facts::gather(node, records).await;
     let record = records.consumer(&spec.name);
     let Ok(target) = published(&node.config, spec, &facts) else {
-        return Err(Error::new(
-            Code::Bug,
-            format!("{} has nothing published", spec.name),
-        ));
+        return Err(Error::new(Code::Bug, format!("{} has nothing published", spec.name)));
     };
-    let case = Case {
-        node,
-        spec,
-        target,
-        record,
-    };
+    let case = Case { node, spec, target, record };
     let outcome = case.run(records).await;
     outcome.during(format!("taking {} to its new certificates", spec.name))
 }
@@ -237,6 +216,10 @@ impl Case<'_> {
             .map(|(cert, _)| *cert)
             .collect();
         let recorded = self.recorded();
+        if self.spec.act == Act::Nothing {
+            // The consumer sees to it, and systemd may not even be there.
+            return Ok(self.adopted(None, None));
+        }
         if !self.is_up().await? && recorded.is_none() {
             // Its own start reads the new files; nothing is to be proved before it has come.
             return Ok(self.adopted(None, None));
@@ -255,30 +238,18 @@ impl Case<'_> {
 
     /// The act that was recorded for exactly this target.
     fn recorded(&self) -> Option<&ActRecord> {
-        self.record
-            .act
-            .as_ref()
-            .filter(|act| act.target == generations(&self.target))
+        self.record.act.as_ref().filter(|act| act.target == generations(&self.target))
     }
 
     fn intend(&self) -> Acted {
         let target = generations(&self.target);
-        let act = ActRecord {
-            target,
-            begun: self.node.clock.now(),
-            ended: false,
-        };
+        let act = ActRecord { target, begun: self.node.clock.now(), ended: false };
         Acted::Intends(self.spec.name.clone(), act)
     }
 
     fn adopted(&self, served: Option<String>, act: Option<&'static str>) -> Acted {
         let applied = generations(&self.target);
-        Acted::Adopted(Adopted {
-            consumer: self.spec.name.clone(),
-            applied,
-            served,
-            act,
-        })
+        Acted::Adopted(Adopted { consumer: self.spec.name.clone(), applied, served, act })
     }
 
     /// A probe shows the served certificates only: the clients' poll is still to be waited for.
@@ -290,12 +261,7 @@ impl Case<'_> {
                 None => applied.remove(&cert.name),
             };
         }
-        Acted::Adopted(Adopted {
-            consumer: self.spec.name.clone(),
-            applied,
-            served,
-            act: None,
-        })
+        Acted::Adopted(Adopted { consumer: self.spec.name.clone(), applied, served, act: None })
     }
 
     async fn is_up(&self) -> Result<bool> {
@@ -303,6 +269,12 @@ impl Case<'_> {
             return Ok(true);
         };
         let state = self.node.units.state(unit).await?;
+        if state.load == Load::NotFound {
+            let text = format!("there is no unit {unit}");
+            return Err(Error::new(Code::UnitMissing, text).advise(format!(
+                "see `systemctl status {unit}`, then correct `unit` of the consumer"
+            )));
+        }
         Ok(matches!(state.active, Active::Active | Active::Reloading))
     }
 
@@ -371,10 +343,7 @@ impl Case<'_> {
         let text = format!("{address} does not serve {}: {found}", held.leaf.serial);
         let advice = match &self.spec.unit {
             Some(unit) => format!("systemctl status {unit}; journalctl -u {unit}"),
-            None => format!(
-                "restart {} by hand: it has no unit of its own",
-                self.spec.name
-            ),
+            None => format!("restart {} by hand: it has no unit of its own", self.spec.name),
         };
         Error::new(Code::NotServed, text).advise(advice)
     }
@@ -388,18 +357,8 @@ impl Case<'_> {
                 continue;
             }
             let bad = records.certificate(&cert.name).quarantined;
-            let identity = self
-                .node
-                .session
-                .get()
-                .map(|(session, _)| session.facts.identity);
-            match certs::spare(
-                self.node,
-                cert,
-                identity.as_ref(),
-                &bad,
-                Some(held.generation),
-            ) {
+            let identity = self.node.session.get().map(|(session, _)| session.facts.identity);
+            match certs::spare(self.node, cert, identity.as_ref(), &bad, Some(held.generation)) {
                 Some((_, material)) => former.push((*cert, held.generation, material)),
                 None => return Err(error),
             }
@@ -407,10 +366,7 @@ impl Case<'_> {
         let mut applied = generations(&self.target);
         let mut quarantined = Generations::new();
         for (cert, bad, material) in former {
-            applied.insert(
-                cert.name.clone(),
-                certs::restore(self.node, cert, &material).await?,
-            );
+            applied.insert(cert.name.clone(), certs::restore(self.node, cert, &material).await?);
             quarantined.insert(cert.name.clone(), bad);
         }
         let unit = self.spec.unit.as_deref().unwrap_or_default();
@@ -422,11 +378,6 @@ impl Case<'_> {
         let consumer = self.spec.name.clone();
         let error = Error::new(Code::RolledBack, format!("{error:#}; {fate}"))
             .advise(format!("systemctl status {unit}; journalctl -u {unit}"));
-        Ok(Acted::RolledBack(RolledBack {
-            consumer,
-            quarantined,
-            applied,
-            error,
-        }))
+        Ok(Acted::RolledBack(RolledBack { consumer, quarantined, applied, error }))
     }
 }

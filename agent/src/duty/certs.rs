@@ -106,14 +106,8 @@ fn renewal(
         let rest = ROLLBACK_REST.max(left / 2);
         return (back.checked_add(rest).unwrap_or(leaf.not_after), None);
     }
-    let place = facts
-        .session
-        .as_ref()
-        .map_or(0, |(s, _)| backoff::hash(&s.identity.instance_id));
-    (
-        renew_at(leaf.not_before, leaf.not_after, config.survive, place),
-        held.flaw,
-    )
+    let place = facts.session.as_ref().map_or(0, |(s, _)| backoff::hash(&s.identity.instance_id));
+    (renew_at(leaf.not_before, leaf.not_after, config.survive, place), held.flaw)
 }
 
 /// The instant when a certificate of this life is renewed.
@@ -149,12 +143,7 @@ pub fn renew_at(
 /// When the budget of issues allows the next one; nothing if it allows it now.
 fn budget(config: &Config, record: &CertRecord, now: Timestamp) -> Option<Timestamp> {
     let hour = SignedDuration::from_hours(1);
-    let recent = || {
-        record
-            .issues
-            .iter()
-            .filter(|at| now.duration_since(**at) < hour)
-    };
+    let recent = || record.issues.iter().filter(|at| now.duration_since(**at) < hour);
     if recent().count() < config.issues_per_hour as usize {
         return None;
     }
@@ -171,13 +160,7 @@ pub fn is_exhausted(config: &Config, record: &CertRecord, now: Timestamp) -> boo
 pub fn will_issue(fact: Option<&CertFact>) -> bool {
     !matches!(
         fact,
-        Some(
-            CertFact::Absent { archived: Some(_) }
-                | CertFact::Broken {
-                    archived: Some(_),
-                    ..
-                }
-        )
+        Some(CertFact::Absent { archived: Some(_) } | CertFact::Broken { archived: Some(_), .. })
     )
 }
 
@@ -192,26 +175,16 @@ pub fn examine(
         let target = target(node, spec)?;
         let spare = || spare(node, spec, identity, quarantined, None);
         Ok(match publish::inspect(&node.root, &target)? {
-            Published::Absent => CertFact::Absent {
-                archived: spare().map(|found| found.0),
-            },
-            Published::Broken { reason } => CertFact::Broken {
-                reason,
-                archived: spare().map(|found| found.0),
-            },
+            Published::Absent => CertFact::Absent { archived: spare().map(|found| found.0) },
+            Published::Broken { reason } => {
+                CertFact::Broken { reason, archived: spare().map(|found| found.0) }
+            }
             Published::Foreign { what } => CertFact::Foreign { what },
-            Published::Sound {
-                generation,
-                material,
-            } => {
+            Published::Sound { generation, material } => {
                 let leaf = Leaf::of(&material)?;
                 let asked = is_requested(node, spec).then_some(Why::Requested);
                 let flaw = asked.or_else(|| flaw(node, spec, identity, &leaf, &material));
-                CertFact::Held(Held {
-                    generation,
-                    leaf,
-                    flaw,
-                })
+                CertFact::Held(Held { generation, leaf, flaw })
             }
         })
     };
@@ -269,10 +242,7 @@ pub fn spare(
 /// Gets one certificate: from the archive where a sound copy is there, else from Vault.
 pub async fn perform(node: &Node, spec: &CertSpec, records: &Records) -> Result<Commit> {
     let record = records.certificate(&spec.name);
-    let session = node
-        .session
-        .get()
-        .map(|(session, _)| session.facts.identity);
+    let session = node.session.get().map(|(session, _)| session.facts.identity);
     let fact = examine(node, spec, session.as_ref(), &record.quarantined);
     if !will_issue(Some(&fact))
         && let Some((_, material)) = spare(node, spec, session.as_ref(), &record.quarantined, None)
@@ -280,19 +250,12 @@ pub async fn perform(node: &Node, spec: &CertSpec, records: &Records) -> Result<
         let commit = commit(node, spec, &material).await;
         return commit.during(format!("publishing {} again", spec.name));
     }
-    let material = issue(node, spec)
-        .await
-        .during(format!("issuing {}", spec.name))?;
-    let commit = commit(node, spec, &material)
-        .await
-        .during(format!("publishing {}", spec.name))?;
+    let material = issue(node, spec).await.during(format!("issuing {}", spec.name))?;
+    let commit = commit(node, spec, &material).await.during(format!("publishing {}", spec.name))?;
     if is_requested(node, spec) {
         node.root.unlink(&request_path(&spec.name))?;
     }
-    Ok(Commit {
-        issued: true,
-        ..commit
-    })
+    Ok(Commit { issued: true, ..commit })
 }
 
 /// Where a person's wish for a new certificate lies until it is fulfilled. In /run: a wish does
@@ -325,18 +288,11 @@ async fn issue(node: &Node, spec: &CertSpec) -> Result<Material> {
         csr_pem: csr,
         common_name: names.common_name.clone(),
         dns: names.dns.clone(),
-        ips: names
-            .ips
-            .iter()
-            .map(|text| address(text))
-            .collect::<Result<_>>()?,
+        ips: names.ips.iter().map(|text| address(text)).collect::<Result<_>>()?,
         uris: names.uris.clone(),
         ttl: spec.ttl,
     };
-    let signed = node
-        .vault
-        .sign(&session.token, &authority.mount, &spec.role, &request)
-        .await?;
+    let signed = node.vault.sign(&session.token, &authority.mount, &spec.role, &request).await?;
     let before = previous_authorities(node, spec);
     let material = Material::new(&signed.certificate_pem, &signed.chain_pem, key, &pinned)?
         .trusting_also(&before)?;
@@ -352,10 +308,7 @@ async fn issue(node: &Node, spec: &CertSpec) -> Result<Material> {
 /// Makes sure that the clock was measured lately and is within its bound.
 async fn fresh_clock(node: &Node) -> Result<()> {
     let now = node.clock.monotonic();
-    let measured = node
-        .vault
-        .observed()
-        .map(|seen| now.saturating_sub(seen.monotonic));
+    let measured = node.vault.observed().map(|seen| now.saturating_sub(seen.monotonic));
     if measured.is_none_or(|age| age > CLOCK_AGE) {
         node.vault.health().await.during("measuring the clock")?;
     }
@@ -363,11 +316,8 @@ async fn fresh_clock(node: &Node) -> Result<()> {
         return Ok(());
     }
     let ahead = node.clock_ahead().unwrap_or_default();
-    Err(Error::new(
-        Code::ClockSkew,
-        format!("the clock is {ahead:#} ahead of vault's"),
-    )
-    .advise("set the clock: check systemd-timesyncd or chrony on this node"))
+    Err(Error::new(Code::ClockSkew, format!("the clock is {ahead:#} ahead of vault's"))
+        .advise("set the clock: check systemd-timesyncd or chrony on this node"))
 }
 
 async fn commit(node: &Node, spec: &CertSpec, material: &Material) -> Result<Commit> {
@@ -376,10 +326,7 @@ async fn commit(node: &Node, spec: &CertSpec, material: &Material) -> Result<Com
     let archive = Archive::of(&node.root, &spec.name);
     let generation = next_generation(&archive, &node.root, &target)?;
     archive.save(generation, material)?;
-    let edition = publish::Edition {
-        generation,
-        material,
-    };
+    let edition = publish::Edition { generation, material };
     publish::publish(&node.root, &*node.clock, &target, edition).await?;
     archive.prune(store::KEPT)?;
     Ok(Commit {
@@ -394,9 +341,7 @@ async fn commit(node: &Node, spec: &CertSpec, material: &Material) -> Result<Com
 
 /// Puts a former generation back as a new one; gives the new one's number.
 pub async fn restore(node: &Node, spec: &CertSpec, material: &Material) -> Result<Generation> {
-    commit(node, spec, material)
-        .await
-        .map(|commit| commit.generation)
+    commit(node, spec, material).await.map(|commit| commit.generation)
 }
 
 /// A number above all that the archive and the published tree know: neither alone can be trusted
@@ -404,23 +349,16 @@ pub async fn restore(node: &Node, spec: &CertSpec, material: &Material) -> Resul
 fn next_generation(archive: &Archive, root: &Root, target: &Target) -> Result<Generation> {
     let archived = archive.list()?.into_iter().max();
     let published = publish::generations(root, target)?.into_iter().max();
-    Ok(archived
-        .max(published)
-        .map_or(Generation(1), |newest| Generation(newest.0 + 1)))
+    Ok(archived.max(published).map_or(Generation(1), |newest| Generation(newest.0 + 1)))
 }
 
 /// The authorities that the generation in force was issued under: they stay in the published
 /// bundle for one more generation, for peers that still show a certificate of theirs.
 fn previous_authorities(node: &Node, spec: &CertSpec) -> Vec<leaf::Authority> {
     let archive = Archive::of(&node.root, &spec.name);
-    let newest = archive
-        .list()
-        .ok()
-        .and_then(|generations| generations.into_iter().max());
+    let newest = archive.list().ok().and_then(|generations| generations.into_iter().max());
     let material = newest.and_then(|newest| archive.load(newest).ok());
-    material
-        .and_then(|material| leaf::bundle(&material.pinned).ok())
-        .unwrap_or_default()
+    material.and_then(|material| leaf::bundle(&material.pinned).ok()).unwrap_or_default()
 }
 
 /// The pinned bundle of a certificate's authority, read anew.
@@ -434,16 +372,9 @@ fn pinned(node: &Node, spec: &CertSpec) -> Result<Vec<leaf::Authority>> {
 
 /// The names of a certificate on this node.
 pub fn names(config: &Config, spec: &CertSpec, identity: &Identity) -> Result<Names> {
-    let values = Values {
-        identity,
-        cluster: &config.cluster,
-        variables: &config.variables,
-    };
+    let values = Values { identity, cluster: &config.cluster, variables: &config.variables };
     let fill = |templates: &[crate::config::Template]| -> Result<Vec<String>> {
-        templates
-            .iter()
-            .map(|template| template.fill(&values))
-            .collect()
+        templates.iter().map(|template| template.fill(&values)).collect()
     };
     Ok(Names {
         common_name: spec.common_name.fill(&values)?,
@@ -466,11 +397,7 @@ pub fn target(node: &Node, spec: &CertSpec) -> Result<Target> {
     let consumer = node.config.consumer(&spec.consumer);
     let consumer = consumer.ok_or_else(|| Error::new(Code::Bug, "a consumer went unchecked"))?;
     let gid = users::group_id(&node.root.path(Path::new("/etc/group")), &consumer.group)?;
-    Ok(Target {
-        consumer: consumer.name.clone(),
-        certificate: spec.name.clone(),
-        gid,
-    })
+    Ok(Target { consumer: consumer.name.clone(), certificate: spec.name.clone(), gid })
 }
 
 /// Heals what a crash left between the steps of a publication.
@@ -503,10 +430,7 @@ mod tests {
                 let end = issued + SignedDuration::from_hours(24);
                 let renewal = renew_at(issued, end, survive, place);
                 let after = hours(issued, renewal);
-                assert!(
-                    hours(renewal, end) >= 11.0,
-                    "survives the outage at any moment"
-                );
+                assert!(hours(renewal, end) >= 11.0, "survives the outage at any moment");
                 assert!(after >= 1.5, "round {round} renews after {after} h");
                 if round > 1 {
                     assert!((11.4..=12.6).contains(&after), "round {round}: {after} h");

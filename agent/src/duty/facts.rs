@@ -42,12 +42,7 @@ pub struct ClockFact {
 
 impl Default for ClockFact {
     fn default() -> ClockFact {
-        ClockFact {
-            ahead: None,
-            fits: true,
-            measured: None,
-            synchronized: None,
-        }
+        ClockFact { ahead: None, fits: true, measured: None, synchronized: None }
     }
 }
 
@@ -101,10 +96,7 @@ impl CertFact {
 impl Facts {
     /// Takes one look.
     pub async fn gather(node: &Node, records: &Records) -> Facts {
-        let session = node
-            .session
-            .get()
-            .map(|(session, standing)| (session.facts, standing));
+        let session = node.session.get().map(|(session, standing)| (session.facts, standing));
         let mut facts = Facts {
             session,
             clock: ClockFact {
@@ -124,9 +116,7 @@ impl Facts {
         for consumer in &node.config.consumers {
             let Some(unit) = &consumer.unit else { continue };
             if act::is_pending(&node.config, consumer, &facts, records) {
-                facts
-                    .units
-                    .insert(consumer.name.clone(), node.units.state(unit).await);
+                facts.units.insert(consumer.name.clone(), node.units.state(unit).await);
             }
         }
         facts

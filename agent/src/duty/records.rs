@@ -128,9 +128,9 @@ impl Records {
         };
         let aside = format!("{PATH}.unreadable");
         root.write_atomic(Path::new(&aside), &bytes, 0o600, None)?;
-        Err(Error::new(Code::Disk, fault).at(PATH).advise(format!(
-            "nothing: the agent began new records; the old ones are in {aside}"
-        )))
+        Err(Error::new(Code::Disk, fault)
+            .at(PATH)
+            .advise(format!("nothing: the agent began new records; the old ones are in {aside}")))
     }
 
     /// Writes the records, fsynced.
@@ -147,9 +147,7 @@ impl Records {
 
     /// All duties that are failing.
     pub fn failures(&self) -> impl Iterator<Item = (&DutyId, &Failure)> {
-        self.duties
-            .iter()
-            .filter_map(|(id, duty)| Some((id, duty.failure.as_ref()?)))
+        self.duties.iter().filter_map(|(id, duty)| Some((id, duty.failure.as_ref()?)))
     }
 
     /// What is remembered of a certificate.
@@ -165,9 +163,7 @@ impl Records {
     /// Counts an issue before it is asked for, so that a crash cannot make it free.
     pub fn count_issue(&mut self, name: &str, now: Timestamp) {
         let record = self.certificates.entry(name.to_string()).or_default();
-        record
-            .issues
-            .retain(|at| now.duration_since(*at) < SignedDuration::from_hours(1));
+        record.issues.retain(|at| now.duration_since(*at) < SignedDuration::from_hours(1));
         record.issues.push(now);
     }
 
@@ -196,10 +192,7 @@ impl Records {
             record.rolled_back = None;
         }
         // What the consumer failed with before says nothing of the new generation.
-        let act = self
-            .duties
-            .entry(DutyId::Act(commit.consumer.clone()))
-            .or_default();
+        let act = self.duties.entry(DutyId::Act(commit.consumer.clone())).or_default();
         act.not_before = None;
     }
 
@@ -235,9 +228,7 @@ impl Records {
     pub fn failed(&mut self, id: &DutyId, error: &Error, now: Timestamp, seed: u64) -> bool {
         let duty = self.duties.entry(id.clone()).or_default();
         let before = duty.failure.take();
-        let same = before
-            .as_ref()
-            .filter(|failure| failure.code == error.code());
+        let same = before.as_ref().filter(|failure| failure.code == error.code());
         let count = same.map_or(1, |failure| failure.count.saturating_add(1));
         let wait = backoff::delay(error.kind(), count, error.wait(), seed ^ salt(id));
         duty.not_before = Some(after(now, wait));

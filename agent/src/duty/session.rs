@@ -89,16 +89,8 @@ fn may_renew(session: &SessionFacts, failures: u32, now: Timestamp) -> bool {
 /// Does what is due; the word says what was done.
 pub async fn perform(node: &Node, why: Why, records: &Records) -> Result<&'static str> {
     let held = node.session.get().map(|(session, _)| session);
-    let failures = records
-        .duty(&DutyId::Session)
-        .failure
-        .map_or(0, |failure| failure.count);
-    let plan = plan(
-        why,
-        held.as_ref().map(|held| &held.facts),
-        failures,
-        node.clock.now(),
-    );
+    let failures = records.duty(&DutyId::Session).failure.map_or(0, |failure| failure.count);
+    let plan = plan(why, held.as_ref().map(|held| &held.facts), failures, node.clock.now());
     match (plan, held) {
         (Plan::Measure, _) => node.vault.health().await.map(|_| "measured the clock"),
         (Plan::Prove, Some(held)) => match prove(node, held).await {
@@ -144,13 +136,7 @@ async fn log_in(node: &Node) -> Result<&'static str> {
     let evidence = node.attestor.evidence().await;
     let evidence = evidence.map_err(|error| error.during("proving the node's identity"))?;
     let mount = node.config.identity.mount.clone();
-    let Auth {
-        token,
-        accessor,
-        lease,
-        renewable,
-        ..
-    } = node
+    let Auth { token, accessor, lease, renewable, .. } = node
         .vault
         .login(&mount, &evidence.login)
         .await
@@ -214,9 +200,7 @@ mod tests {
 
     #[test]
     fn a_lease_is_renewed_after_60_to_70_percent() {
-        let wait = at(0)
-            .duration_until(renew_at(&session(1000, 1000)))
-            .as_secs();
+        let wait = at(0).duration_until(renew_at(&session(1000, 1000))).as_secs();
         assert!((600..=700).contains(&wait), "{wait}");
     }
 
@@ -224,86 +208,20 @@ mod tests {
     fn the_plan_follows_the_reason_and_the_lease() {
         let whole = session(1000, 1000);
         let cut = session(500, 1000);
-        let fixed = SessionFacts {
-            renewable: false,
-            ..session(1000, 1000)
-        };
+        let fixed = SessionFacts { renewable: false, ..session(1000, 1000) };
         for (name, why, held, failures, now, expected) in [
             ("the first start", Why::Missing, None, 0, 0, Plan::LogIn),
-            (
-                "a stored token",
-                Why::Unproved,
-                Some(&whole),
-                0,
-                100,
-                Plan::Prove,
-            ),
-            (
-                "a stored token that ended",
-                Why::Unproved,
-                Some(&whole),
-                0,
-                1000,
-                Plan::LogIn,
-            ),
+            ("a stored token", Why::Unproved, Some(&whole), 0, 100, Plan::Prove),
+            ("a stored token that ended", Why::Unproved, Some(&whole), 0, 1000, Plan::LogIn),
             ("in time", Why::Expiring, Some(&whole), 0, 650, Plan::Renew),
-            (
-                "failing twice",
-                Why::Expiring,
-                Some(&whole),
-                2,
-                660,
-                Plan::Renew,
-            ),
-            (
-                "failing thrice",
-                Why::Expiring,
-                Some(&whole),
-                3,
-                670,
-                Plan::LogIn,
-            ),
-            (
-                "the last quarter",
-                Why::Expiring,
-                Some(&whole),
-                0,
-                760,
-                Plan::LogIn,
-            ),
-            (
-                "the maximum is near",
-                Why::Expiring,
-                Some(&cut),
-                0,
-                310,
-                Plan::LogIn,
-            ),
-            (
-                "not renewable",
-                Why::Expiring,
-                Some(&fixed),
-                0,
-                650,
-                Plan::LogIn,
-            ),
+            ("failing twice", Why::Expiring, Some(&whole), 2, 660, Plan::Renew),
+            ("failing thrice", Why::Expiring, Some(&whole), 3, 670, Plan::LogIn),
+            ("the last quarter", Why::Expiring, Some(&whole), 0, 760, Plan::LogIn),
+            ("the maximum is near", Why::Expiring, Some(&cut), 0, 310, Plan::LogIn),
+            ("not renewable", Why::Expiring, Some(&fixed), 0, 650, Plan::LogIn),
             ("refused", Why::Refused, Some(&whole), 0, 10, Plan::LogIn),
-            (
-                "another role",
-                Why::SpecChanged,
-                Some(&whole),
-                0,
-                10,
-                Plan::LogIn,
-            ),
-            (
-                "the clock",
-                Why::ClockDoubtful,
-                Some(&whole),
-                9,
-                10,
-                Plan::Measure,
-            ),
+            ("another role", Why::SpecChanged, Some(&whole), 0, 10, Plan::LogIn),
+            ("the clock", Why::ClockDoubtful, Some(&whole), 9, 10, Plan::Measure),
         ] {
             assert_eq!(plan(why, held, failures, at(now)), expected, "{name}");
         }

@@ -40,17 +40,12 @@ pub struct SystemClock {
 impl SystemClock {
     /// The clock of the machine whose root directory is `root`.
     pub fn new(root: impl AsRef<Path>) -> SystemClock {
-        SystemClock {
-            synchronized: root.as_ref().join("run/systemd/timesync/synchronized"),
-        }
+        SystemClock { synchronized: root.as_ref().join("run/systemd/timesync/synchronized") }
     }
 }
 
 impl Clock for SystemClock {
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "this is the one reader of the clock"
-    )]
+    #[allow(clippy::disallowed_methods, reason = "this is the one reader of the clock")]
     fn now(&self) -> Timestamp {
         Timestamp::now()
     }

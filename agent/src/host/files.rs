@@ -279,10 +279,7 @@ fn entries(dir: &OwnedFd, limit: usize) -> std::result::Result<Vec<Entry>, Errno
             Err(Errno::NOENT) => continue,
             other => other?,
         };
-        found.push(Entry {
-            name: name.to_string_lossy().into_owned(),
-            stat: stat.into(),
-        });
+        found.push(Entry { name: name.to_string_lossy().into_owned(), stat: stat.into() });
         if found.len() > limit {
             break;
         }

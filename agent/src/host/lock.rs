@@ -26,10 +26,7 @@ impl Lock {
     pub fn acquire(path: &Path) -> Result<Lock> {
         let file = open(path)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Lock {
-                path: path.to_path_buf(),
-                _file: file,
-            }),
+            Ok(()) => Ok(Lock { path: path.to_path_buf(), _file: file }),
             Err(Errno::WOULDBLOCK) => Err(held(path, &file)),
             Err(error) => Err(Error::disk(path, &error.into()).during("locking")),
         }
@@ -65,20 +62,12 @@ pub fn wake_holder(path: &Path) -> bool {
         return false;
     };
     let (dev, ino) = (metadata.dev(), metadata.ino());
-    let place = format!(
-        "{:02x}:{:02x}:{ino}",
-        rustix::fs::major(dev),
-        rustix::fs::minor(dev)
-    );
+    let place = format!("{:02x}:{:02x}:{ino}", rustix::fs::major(dev), rustix::fs::minor(dev));
     let locks = locks();
     // A signal needs certainty where a message does not: the device has to be the same too. On a
     // file system that reports another one nobody is told, and the agent looks by itself soon.
-    let line = locks
-        .lines()
-        .find(|line| line.split_whitespace().any(|field| field == place));
-    let pid = line
-        .and_then(|line| holder(line, ino))
-        .and_then(|pid| i32::try_from(pid).ok());
+    let line = locks.lines().find(|line| line.split_whitespace().any(|field| field == place));
+    let pid = line.and_then(|line| holder(line, ino)).and_then(|pid| i32::try_from(pid).ok());
     pid.is_some_and(|pid| {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGHUP).is_ok()
     })
@@ -92,14 +81,11 @@ fn held(path: &Path, file: &File) -> Error {
             format!("held by process {pid}"),
             format!("see what it is: ps -fp {pid}; end it, or wait until it ends"),
         ),
-        None => (
-            "held by another process".to_owned(),
-            format!("find it: fuser -v {}", path.display()),
-        ),
+        None => {
+            ("held by another process".to_owned(), format!("find it: fuser -v {}", path.display()))
+        }
     };
-    Error::new(Code::Locked, who)
-        .at(path.display())
-        .advise(advice)
+    Error::new(Code::Locked, who).at(path.display()).advise(advice)
 }
 
 fn locks() -> String {
@@ -135,10 +121,7 @@ mod tests {
         let error = Lock::acquire(&path).expect_err("a held lock");
         assert_eq!(error.code(), Code::Locked);
         let pid = std::process::id();
-        assert!(
-            format!("{error:#}").contains(&format!("process {pid}")),
-            "{error:#}"
-        );
+        assert!(format!("{error:#}").contains(&format!("process {pid}")), "{error:#}");
         drop(first);
         assert_eq!(Lock::acquire(&path).expect("free again").path(), path);
     }

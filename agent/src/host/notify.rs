@@ -28,18 +28,13 @@ impl Notifier {
         let ours = owner.is_none_or(|pid| pid == std::process::id());
         Notifier {
             socket: std::env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty()),
-            watchdog: text("WATCHDOG_USEC")
-                .filter(|_| ours)
-                .and_then(|limit| interval(&limit)),
+            watchdog: text("WATCHDOG_USEC").filter(|_| ours).and_then(|limit| interval(&limit)),
         }
     }
 
     /// To a socket of one's own: a path, or `@name` for an abstract one.
     pub fn to(socket: impl Into<OsString>) -> Notifier {
-        Notifier {
-            socket: Some(socket.into()),
-            watchdog: None,
-        }
+        Notifier { socket: Some(socket.into()), watchdog: None }
     }
 
     /// How often [`Notifier::watchdog`] has to be called: half of what systemd allows.
@@ -158,9 +153,7 @@ mod tests {
     #[test]
     fn no_socket_is_no_error_and_a_dead_one_is() {
         assert!(Notifier::default().ready().is_ok());
-        let error = Notifier::to("/nonexistent/notify")
-            .ready()
-            .expect_err("nobody listens");
+        let error = Notifier::to("/nonexistent/notify").ready().expect_err("nobody listens");
         assert_eq!(error.code(), Code::SystemdUnreachable);
         assert!(format!("{error:#}").contains("/nonexistent/notify"));
     }

@@ -82,12 +82,11 @@ pub struct Systemd {
 }
 
 impl Systemd {
-    /// Over the system bus (`system`), or straight to a socket (`unix:path=…`), such as systemd's
-    /// own `/run/systemd/private`, which works for root before the bus is up.
+    /// Over the system bus (`system`), or straight to a socket (`unix:path=…`), which is how the
+    /// tests' model is reached. systemd's own `/run/systemd/private` cannot be: its answers carry
+    /// a sender that is no unique name, and zbus 6.2 ends the connection on the first.
     pub fn new(address: impl Into<String>) -> Systemd {
-        Systemd {
-            address: address.into(),
-        }
+        Systemd { address: address.into() }
     }
 
     async fn connect(&self) -> Result<Connection> {
@@ -101,9 +100,8 @@ impl Systemd {
 
     async fn manager(&self) -> Result<(Connection, ManagerProxy<'static>)> {
         let connection = self.connect().await?;
-        let proxy = ManagerProxy::builder(&connection)
-            .cache_properties(CacheProperties::No)
-            .build();
+        let proxy =
+            ManagerProxy::builder(&connection).cache_properties(CacheProperties::No).build();
         let manager = self.within(ANSWER, proxy).await?;
         Ok((connection, manager))
     }
@@ -143,18 +141,9 @@ impl Systemd {
         let mut removed = self.within(ANSWER, manager.receive_job_removed()).await?;
         self.within(ANSWER, manager.subscribe()).await?;
         let job = match verb {
-            Verb::Restart => {
-                self.within(ANSWER, manager.restart_unit(unit, "replace"))
-                    .await
-            }
-            Verb::Reload => {
-                self.within(ANSWER, manager.reload_unit(unit, "replace"))
-                    .await
-            }
-            Verb::Start => {
-                self.within(ANSWER, manager.start_unit(unit, "replace"))
-                    .await
-            }
+            Verb::Restart => self.within(ANSWER, manager.restart_unit(unit, "replace")).await,
+            Verb::Reload => self.within(ANSWER, manager.reload_unit(unit, "replace")).await,
+            Verb::Start => self.within(ANSWER, manager.start_unit(unit, "replace")).await,
         }?;
         let ended = async {
             while let Some(signal) = removed.next().await {
@@ -267,26 +256,19 @@ fn judge(result: &str) -> Result<()> {
         "canceled" => "another job took the place of ours",
         "skipped" => "the job does not fit the state of the unit",
         other => {
-            return Err(Error::new(
-                Code::RestartFailed,
-                format!("the job is {other:?}"),
-            ));
+            return Err(Error::new(Code::RestartFailed, format!("the job is {other:?}")));
         }
     };
-    Err(Error::new(
-        Code::RestartFailed,
-        format!("{text} (job {result})"),
-    ))
+    Err(Error::new(Code::RestartFailed, format!("{text} (job {result})")))
 }
 
 fn advised(error: Error, unit: &str) -> Error {
     match error.code() {
-        Code::UnitMissing => error.advise(format!(
-            "see `systemctl status {unit}`, then correct `unit` of the consumer"
-        )),
-        Code::RestartFailed => error.advise(format!(
-            "see why: systemctl status {unit}; journalctl -u {unit} -n 50"
-        )),
+        Code::UnitMissing => error
+            .advise(format!("see `systemctl status {unit}`, then correct `unit` of the consumer")),
+        Code::RestartFailed => {
+            error.advise(format!("see why: systemctl status {unit}; journalctl -u {unit} -n 50"))
+        }
         _ => error,
     }
 }
@@ -304,10 +286,7 @@ fn name_of(error: &zbus::Error) -> Option<String> {
 }
 
 fn is_missing(name: &str) -> bool {
-    matches!(
-        name,
-        "org.freedesktop.systemd1.NoSuchUnit" | "org.freedesktop.systemd1.LoadFailed"
-    )
+    matches!(name, "org.freedesktop.systemd1.NoSuchUnit" | "org.freedesktop.systemd1.LoadFailed")
 }
 
 /// Errors that the bus answers in systemd's place, because systemd does not.

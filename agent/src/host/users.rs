@@ -17,13 +17,11 @@ pub fn group_id(file: &Path, group: &str) -> Result<u32> {
         return numeric(id);
     }
     let text = read(file)?;
-    text.lines()
-        .find_map(|line| id_of(line, group))
-        .ok_or_else(|| {
-            Error::new(Code::Config, format!("there is no group {group:?}"))
-                .at(file.display())
-                .advise("give the group by its number (getent group NAME), or add it to the file")
-        })
+    text.lines().find_map(|line| id_of(line, group)).ok_or_else(|| {
+        Error::new(Code::Config, format!("there is no group {group:?}"))
+            .at(file.display())
+            .advise("give the group by its number (getent group NAME), or add it to the file")
+    })
 }
 
 /// The kernel reads the highest number as "leave the group as it is".

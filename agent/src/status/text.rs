@@ -9,40 +9,19 @@ use super::{CertPart, ConsumerPart, Health, Problem, Status};
 /// The whole screen.
 pub fn screen(status: &Status, now: Timestamp) -> String {
     let mut text = String::new();
-    let lines = [
-        head(status),
-        identity(status),
-        vault(status, now),
-        autonomy(status),
-    ];
+    let lines = [head(status), identity(status), vault(status, now), autonomy(status)];
     for line in lines.iter().filter(|line| !line.is_empty()) {
         push(&mut text, line);
     }
     if !status.certificates.is_empty() {
         push(&mut text, "");
-        let rows = status
-            .certificates
-            .iter()
-            .map(|part| certificate(part, now))
-            .collect();
-        table(
-            &mut text,
-            ["CERTIFICATE", "STATE", "SERIAL", "ENDS", "RENEWED"],
-            rows,
-        );
+        let rows = status.certificates.iter().map(|part| certificate(part, now)).collect();
+        table(&mut text, ["CERTIFICATE", "STATE", "SERIAL", "ENDS", "RENEWED"], rows);
     }
     if !status.consumers.is_empty() {
         push(&mut text, "");
-        let rows = status
-            .consumers
-            .iter()
-            .map(|part| consumer(part, now))
-            .collect();
-        table(
-            &mut text,
-            ["CONSUMER", "STATE", "SERVES", "SEEN", "LAST ACT"],
-            rows,
-        );
+        let rows = status.consumers.iter().map(|part| consumer(part, now)).collect();
+        table(&mut text, ["CONSUMER", "STATE", "SERVES", "SEEN", "LAST ACT"], rows);
     }
     for found in &status.problems {
         push(&mut text, "");
@@ -57,12 +36,9 @@ pub fn line(status: &Status) -> String {
     match status.problems.first() {
         None => format!("{}; {}", word(status.health), autonomy(status)),
         Some(first) if problems == 1 => format!("{}: {}", word(status.health), first.text),
-        Some(first) => format!(
-            "{}: {} (and {} more)",
-            word(status.health),
-            first.text,
-            problems - 1
-        ),
+        Some(first) => {
+            format!("{}: {} (and {} more)", word(status.health), first.text, problems - 1)
+        }
     }
 }
 
@@ -75,11 +51,7 @@ fn word(health: Health) -> &'static str {
 }
 
 fn head(status: &Status) -> String {
-    format!(
-        "nodeagent {} is {}",
-        status.agent.version,
-        word(status.health)
-    )
+    format!("nodeagent {} is {}", status.agent.version, word(status.health))
 }
 
 fn identity(status: &Status) -> String {
@@ -92,10 +64,7 @@ fn vault(status: &Status, now: Timestamp) -> String {
     let vault = &status.vault;
     let mut line = format!("vault     {}, {}", vault.address, vault.session);
     if let Some(expires) = vault.expires {
-        write_to(
-            &mut line,
-            format_args!(", token ends {}", distance(now, expires)),
-        );
+        write_to(&mut line, format_args!(", token ends {}", distance(now, expires)));
     }
     if let Some(ahead) = status.node.clock_ahead_s.filter(|ahead| ahead.abs() >= 2.0) {
         write_to(&mut line, format_args!(", clock {ahead:+.0} s"));
@@ -108,10 +77,7 @@ fn autonomy(status: &Status) -> String {
         None => "autonomy  none: a certificate is missing".into(),
         Some(left) if left <= 0 => "autonomy  none: a certificate has ended".into(),
         Some(i64::MAX) => String::new(),
-        Some(left) => format!(
-            "autonomy  {} without vault",
-            span(SignedDuration::from_secs(left))
-        ),
+        Some(left) => format!("autonomy  {} without vault", span(SignedDuration::from_secs(left))),
     }
 }
 
@@ -145,17 +111,10 @@ fn consumer(part: &ConsumerPart, now: Timestamp) -> [String; 5] {
 }
 
 fn problem(text: &mut String, problem: &Problem, now: Timestamp) {
-    let since = problem.since.map_or(String::new(), |at| {
-        format!(", since {}", span(now.duration_since(at)))
-    });
-    push(
-        text,
-        &format!(
-            "PROBLEM   {} at {}{since}",
-            problem.code.slug(),
-            problem.place
-        ),
-    );
+    let since = problem
+        .since
+        .map_or(String::new(), |at| format!(", since {}", span(now.duration_since(at))));
+    push(text, &format!("PROBLEM   {} at {}{since}", problem.code.slug(), problem.place));
     push(text, &format!("  found   {}", problem.text));
     if let Some(advice) = &problem.advice {
         push(text, &format!("  do      {advice}"));
@@ -182,11 +141,7 @@ fn distance(now: Timestamp, at: Timestamp) -> String {
 
 /// The two largest units of a duration.
 fn span(duration: SignedDuration) -> String {
-    let seconds = duration
-        .round(Unit::Second)
-        .unwrap_or(duration)
-        .as_secs()
-        .max(0);
+    let seconds = duration.round(Unit::Second).unwrap_or(duration).as_secs().max(0);
     let (days, hours) = (seconds / 86_400, seconds / 3600 % 24);
     let (minutes, rest) = (seconds / 60 % 60, seconds % 60);
     match (days, hours, minutes) {
@@ -220,6 +175,5 @@ fn push(text: &mut String, line: &str) {
 }
 
 fn write_to(text: &mut String, arguments: std::fmt::Arguments<'_>) {
-    text.write_fmt(arguments)
-        .expect("writing to a String cannot fail");
+    text.write_fmt(arguments).expect("writing to a String cannot fail");
 }

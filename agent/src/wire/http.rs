@@ -38,11 +38,7 @@ pub struct Limits {
 /// For a server on the network whose answers are texts: a megabyte is a hundred times the longest.
 impl Default for Limits {
     fn default() -> Limits {
-        Limits {
-            connect: Duration::from_secs(5),
-            total: Duration::from_secs(30),
-            body: 1 << 20,
-        }
+        Limits { connect: Duration::from_secs(5), total: Duration::from_secs(30), body: 1 << 20 }
     }
 }
 
@@ -74,9 +70,7 @@ pub struct Http {
 
 impl fmt::Debug for Http {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Http")
-            .field("limits", &self.limits)
-            .finish_non_exhaustive()
+        f.debug_struct("Http").field("limits", &self.limits).finish_non_exhaustive()
     }
 }
 
@@ -95,11 +89,7 @@ impl Http {
             .user_agent(concat!("nodeagent/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| Error::new(Code::Bug, format!("no HTTP client: {error}")))?;
-        Ok(Http {
-            client,
-            limits,
-            peer,
-        })
+        Ok(Http { client, limits, peer })
     }
 
     /// Sends a request and reads the answer, whatever its status, to the end.
@@ -112,9 +102,7 @@ impl Http {
         let total = self.limits.total;
         match tokio::time::timeout(total, self.follow(request)).await {
             Ok(answer) => answer,
-            Err(_) => Err(self
-                .unreachable(format!("no answer within {total:?}"))
-                .at(place)),
+            Err(_) => Err(self.unreachable(format!("no answer within {total:?}")).at(place)),
         }
     }
 
@@ -211,10 +199,7 @@ fn roots(pem: &[u8]) -> Result<RootCertStore> {
 
 /// Where a 307 or 308 leads, if it may be followed.
 fn redirect(from: &Uri, answer: &Response<Vec<u8>>) -> Option<Uri> {
-    let keeps_method = [
-        StatusCode::TEMPORARY_REDIRECT,
-        StatusCode::PERMANENT_REDIRECT,
-    ];
+    let keeps_method = [StatusCode::TEMPORARY_REDIRECT, StatusCode::PERMANENT_REDIRECT];
     if !keeps_method.contains(&answer.status()) {
         return None;
     }

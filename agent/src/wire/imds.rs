@@ -22,19 +22,13 @@ use crate::secret::Secret;
 
 /// The service is on the host of the instance and answers in milliseconds; the signed document
 /// has 2 KiB.
-pub const LIMITS: Limits = Limits {
-    connect: Duration::from_secs(2),
-    total: Duration::from_secs(5),
-    body: 64 << 10,
-};
+pub const LIMITS: Limits =
+    Limits { connect: Duration::from_secs(2), total: Duration::from_secs(5), body: 64 << 10 };
 
 /// Where every instance finds it.
 pub const ENDPOINT: &str = "http://169.254.169.254";
 
-const PEER: Peer = Peer {
-    unreachable: Code::ImdsUnreachable,
-    failing: Code::ImdsAnswer,
-};
+const PEER: Peer = Peer { unreachable: Code::ImdsUnreachable, failing: Code::ImdsAnswer };
 
 /// Seconds that a session token is asked for: the two reads of a log-in take far less, and a
 /// token that is dropped soon is of no use to anybody who finds it.
@@ -85,9 +79,7 @@ pub struct Imds {
 
 impl fmt::Debug for Imds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Imds")
-            .field("endpoint", &self.endpoint)
-            .finish_non_exhaustive()
+        f.debug_struct("Imds").field("endpoint", &self.endpoint).finish_non_exhaustive()
     }
 }
 
@@ -110,14 +102,8 @@ impl Imds {
     /// The signed document: base64 without newlines.
     pub async fn rsa2048(&self) -> Result<String> {
         let body = self.get(SIGNED).await?;
-        let text: Vec<u8> = body
-            .into_iter()
-            .filter(|byte| !byte.is_ascii_whitespace())
-            .collect();
-        let decoded = STANDARD
-            .decode(&text)
-            .ok()
-            .filter(|decoded| !decoded.is_empty());
+        let text: Vec<u8> = body.into_iter().filter(|byte| !byte.is_ascii_whitespace()).collect();
+        let decoded = STANDARD.decode(&text).ok().filter(|decoded| !decoded.is_empty());
         match (decoded, String::from_utf8(text)) {
             (Some(_), Ok(text)) => Ok(text),
             (_, text) => {
@@ -153,11 +139,7 @@ impl Imds {
 
     /// Reads a path with the session token; one that has run out (401) is replaced once.
     async fn get(&self, path: &str) -> Result<Vec<u8>> {
-        let kept = self
-            .session
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let kept = self.session.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(session) = kept {
             let reply = self.read(path, &session).await?;
             if reply.status() != StatusCode::UNAUTHORIZED {
@@ -220,26 +202,17 @@ fn good(reply: Response<Vec<u8>>) -> Result<Vec<u8>> {
         StatusCode::OK => Ok(reply.into_body()),
         StatusCode::FORBIDDEN => Err(answer("403 the metadata service is switched off".into())
             .advise("aws ec2 modify-instance-metadata-options --http-endpoint enabled")),
-        status => Err(answer(format!(
-            "{} {}",
-            status.as_u16(),
-            start(&lossy(reply.body()))
-        ))),
+        status => Err(answer(format!("{} {}", status.as_u16(), start(&lossy(reply.body()))))),
     }
 }
 
 fn parse(body: &[u8]) -> Result<IdentityDocument> {
     let document: IdentityDocument = serde_json::from_slice(body).map_err(|error| {
-        answer(format!(
-            "no identity document ({error}): {}",
-            start(&lossy(body))
-        ))
+        answer(format!("no identity document ({error}): {}", start(&lossy(body))))
     })?;
     let id = &document.instance_id;
     // The id becomes a file name and part of a command that a person is told to run.
-    let plain = id
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    let plain = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
     if id.is_empty() || id.len() > 64 || !plain {
         return Err(answer(format!("{:?} is no instance id", start(id))));
     }

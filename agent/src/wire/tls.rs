@@ -55,9 +55,7 @@ pub fn serial_text(serial: &[u8]) -> String {
 
 async fn handshake(address: &str, server_name: Option<&str>) -> Result<Served> {
     let name = name_of(address, server_name)?;
-    let stream = TcpStream::connect(address)
-        .await
-        .map_err(|error| unserved(cause(&error)))?;
+    let stream = TcpStream::connect(address).await.map_err(|error| unserved(cause(&error)))?;
     let witness = Arc::new(Witness::new());
     let connector = TlsConnector::from(Arc::new(config(Arc::clone(&witness))?));
     // A server that wants a client certificate ends the handshake with an alert, after it has
@@ -88,10 +86,7 @@ fn config(witness: Arc<Witness>) -> Result<ClientConfig> {
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| Error::new(Code::Bug, format!("no TLS: {error}")))?;
-    Ok(config
-        .dangerous()
-        .with_custom_certificate_verifier(witness)
-        .with_no_client_auth())
+    Ok(config.dangerous().with_custom_certificate_verifier(witness).with_no_client_auth())
 }
 
 fn read(leaf: &[u8]) -> Result<Served> {

@@ -35,10 +35,7 @@ use super::http::{Http, Limits, Peer, Trust};
 use crate::error::{Code, Context, Error, Result};
 use crate::secret::Secret;
 
-const PEER: Peer = Peer {
-    unreachable: Code::VaultUnreachable,
-    failing: Code::VaultFailing,
-};
+const PEER: Peer = Peer { unreachable: Code::VaultUnreachable, failing: Code::VaultFailing };
 
 /// The wall clock and a monotonic clock, read together. Wire never asks the system itself.
 pub type Stamp = Arc<dyn Fn() -> (Timestamp, Duration) + Send + Sync>;
@@ -212,17 +209,8 @@ impl Vault {
 
     /// Logs in at `auth/<mount>`.
     pub async fn login(&self, mount: &str, login: &Login) -> Result<Auth> {
-        let Login::Ec2 {
-            role,
-            pkcs7,
-            nonce,
-            instance_id,
-        } = login;
-        let call = Call::Login {
-            mount,
-            role,
-            instance: instance_id,
-        };
+        let Login::Ec2 { role, pkcs7, nonce, instance_id } = login;
+        let call = Call::Login { mount, role, instance: instance_id };
         let endpoint = Ec2Login {
             mount: mount.to_owned(),
             role: role.clone(),
@@ -242,9 +230,7 @@ impl Vault {
 
     /// Renews a token. `increment` counts from now, it does not add: a short one shortens.
     pub async fn renew_self(&self, token: &Secret, increment: Duration) -> Result<Auth> {
-        let endpoint = RenewTokenSelfRequest {
-            increment: Some(seconds(increment)),
-        };
+        let endpoint = RenewTokenSelfRequest { increment: Some(seconds(increment)) };
         let reply = self.ask(&Call::Renew, Some(token), endpoint).await?;
         answer::auth(&reply).at(Call::Renew.place())
     }
@@ -371,9 +357,7 @@ fn trust(options: &VaultOptions) -> Result<Trust> {
         ("http", _) => Ok(Trust::Plain),
         ("https", Some(pem)) => Ok(Trust::Pinned(pem.clone())),
         ("https", None) => Err(wrong("https needs the authorities that sign for Vault")),
-        _ => Err(wrong(
-            "the address of Vault begins with neither https:// nor http://",
-        )),
+        _ => Err(wrong("the address of Vault begins with neither https:// nor http://")),
     }
 }
 
@@ -395,10 +379,7 @@ fn reply(answer: Response<Vec<u8>>) -> Reply {
 fn list<T: ToString>(names: &[T]) -> Result<String> {
     let names: Vec<String> = names.iter().map(T::to_string).collect();
     match names.iter().find(|name| name.contains(',')) {
-        Some(name) => Err(Error::new(
-            Code::Config,
-            format!("a comma in the name {name:?}"),
-        )),
+        Some(name) => Err(Error::new(Code::Config, format!("a comma in the name {name:?}"))),
         None => Ok(names.join(",")),
     }
 }

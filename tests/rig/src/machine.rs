@@ -100,11 +100,7 @@ impl MachineOptions {
     /// A machine of that host name and flavour that sees nothing of the host.
     #[must_use]
     pub fn new(name: &str, flavour: Flavour) -> Self {
-        Self {
-            name: name.to_owned(),
-            flavour,
-            binds: Vec::new(),
-        }
+        Self { name: name.to_owned(), flavour, binds: Vec::new() }
     }
 
     /// The same with `host` (a file or a directory of the host) to be seen read-only at `inside`.
@@ -347,9 +343,7 @@ pub fn wait_for<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Optio
             return Ok(answer);
         }
         if Instant::now() >= deadline {
-            return Err(MachineError::new(format!(
-                "waited {limit:?} in vain until {what}"
-            )));
+            return Err(MachineError::new(format!("waited {limit:?} in vain until {what}")));
         }
         pause();
     }
@@ -362,11 +356,7 @@ fn pause() {
 }
 
 fn enter(init: u32, argv: &[&str]) -> Command {
-    prefixed(
-        "nsenter",
-        &["--target", &init.to_string(), "--all", "--"],
-        argv,
-    )
+    prefixed("nsenter", &["--target", &init.to_string(), "--all", "--"], argv)
 }
 
 /// A command with the environment of a machine, not that of the test.

@@ -68,23 +68,13 @@ impl Show {
     async fn open(agent: &str) -> Result<Show, String> {
         say("models of AWS and Vault start on loopback, in a private root directory");
         // The old kubelet: one that has to be restarted, so that the whole job is seen.
-        let options = StageOptions {
-            consumer: crate::consumer::Mode::RereadNever,
-            ..StageOptions::worker()
-        };
+        let options =
+            StageOptions { consumer: crate::consumer::Mode::RereadNever, ..StageOptions::worker() };
         let stage = Stage::set(agent, options).await?;
-        say(&format!(
-            "instance {} is launched; root {}",
-            stage.instance,
-            stage.root().display()
-        ));
+        say(&format!("instance {} is launched; root {}", stage.instance, stage.root().display()));
         let begun = Instant::now();
         let running = stage.run().map_err(|error| error.to_string())?;
-        Ok(Show {
-            stage,
-            running,
-            begun,
-        })
+        Ok(Show { stage, running, begun })
     }
 
     /// Log-in, certificates, a consumer that serves them, a rotation with its restart and proof.
@@ -93,14 +83,10 @@ impl Show {
         let healthy = |status: &Value| status["health"] == "healthy";
         stage.wait_status("first certificates", LIMIT, healthy)?;
         let took = self.begun.elapsed().as_millis();
-        say(&format!(
-            "logged in with the identity document, certificates committed ({took} ms)"
-        ));
+        say(&format!("logged in with the identity document, certificates committed ({took} ms)"));
         stage.start_kubelet()?;
         let first = stage.kubelet.serial().unwrap_or_default();
-        say(&format!(
-            "the consumer, a TLS server of the rig, starts and serves {first}"
-        ));
+        say(&format!("the consumer, a TLS server of the rig, starts and serves {first}"));
         self.succeed(&["renew", "kubelet-server"])?;
         say("a person asks for the next one: nodeagent renew kubelet-server");
         let proved = |status: &Value| {
@@ -108,24 +94,12 @@ impl Show {
             served.is_string() && *served != json!(first) && healthy(status)
         };
         let status = stage.wait_status("proof of the new serial", LIMIT, proved)?;
-        let served = status["consumers"][0]["served"]
-            .as_str()
-            .unwrap_or_default();
+        let served = status["consumers"][0]["served"].as_str().unwrap_or_default();
         if stage.kubelet.serial().as_deref() != Some(served) {
-            return Err(format!(
-                "the status says {served}, the consumer serves something else"
-            ));
+            return Err(format!("the status says {served}, the consumer serves something else"));
         }
-        for call in stage
-            .systemd
-            .calls()
-            .iter()
-            .filter(|call| call.method == "RestartUnit")
-        {
-            say(&format!(
-                "the rig's systemd recorded: {} {}",
-                call.method, call.unit
-            ));
+        for call in stage.systemd.calls().iter().filter(|call| call.method == "RestartUnit") {
+            say(&format!("the rig's systemd recorded: {} {}", call.method, call.unit));
         }
         say(&format!("the new serial is served: {served}"));
         println!("\n$ nodeagent status");
@@ -135,10 +109,7 @@ impl Show {
 
     async fn play(&self) -> Result<(), String> {
         println!("{HELP}");
-        println!(
-            "from another shell: {}",
-            shown(&self.stage.command(&["status"]))
-        );
+        println!("from another shell: {}", shown(&self.stage.command(&["status"])));
         let mut lines = lines();
         let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
         loop {
@@ -168,10 +139,8 @@ impl Show {
             "log" => Ok(stage.log()),
             "away" => {
                 stage.proxy.set(Fault::Refuse);
-                Ok(
-                    "vault refuses connections; `renew`, then `status`, shows what that costs"
-                        .into(),
-                )
+                Ok("vault refuses connections; `renew`, then `status`, shows what that costs"
+                    .into())
             }
             "back" => {
                 stage.proxy.set(Fault::None);
@@ -182,21 +151,15 @@ impl Show {
             "revoke" => {
                 let accessor = self.accessor();
                 let body = json!({ "accessor": accessor });
-                admin
-                    .must_write("auth/token/revoke-accessor", &body)
-                    .await?;
+                admin.must_write("auth/token/revoke-accessor", &body).await?;
                 Ok("the token is revoked; `renew` makes the agent find out".into())
             }
             "renew" => Ok(text(&self.verb(&["renew", "kubelet-server"])?)),
             "tear" => {
                 let path = "/var/lib/nodeagent-certs/kubelet/kubelet-server/current/key.pem";
-                stage
-                    .write(path, b"torn")
-                    .map_err(|error| error.to_string())?;
+                stage.write(path, b"torn").map_err(|error| error.to_string())?;
                 self.wake()?;
-                Ok(format!(
-                    "{path} is torn; `status` and `log` show the repair"
-                ))
+                Ok(format!("{path} is torn; `status` and `log` show the repair"))
             }
             _ => Ok(HELP.into()),
         }
@@ -217,27 +180,18 @@ impl Show {
     }
 
     fn wake(&self) -> Result<(), String> {
-        self.running
-            .signal(nix::sys::signal::Signal::SIGHUP)
-            .map_err(|error| error.to_string())
+        self.running.signal(nix::sys::signal::Signal::SIGHUP).map_err(|error| error.to_string())
     }
 
     fn verb(&self, arguments: &[&str]) -> Result<Output, String> {
-        self.stage
-            .command(arguments)
-            .output()
-            .map_err(|error| error.to_string())
+        self.stage.command(arguments).output().map_err(|error| error.to_string())
     }
 
     fn succeed(&self, arguments: &[&str]) -> Result<String, String> {
         let output = self.verb(arguments)?;
         match output.status.success() {
             true => Ok(text(&output)),
-            false => Err(format!(
-                "nodeagent {}: {}",
-                arguments.join(" "),
-                text(&output)
-            )),
+            false => Err(format!("nodeagent {}: {}", arguments.join(" "), text(&output))),
         }
     }
 }
@@ -263,10 +217,7 @@ fn text(output: &Output) -> String {
 
 fn shown(command: &std::process::Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words
-        .map(|word| word.to_string_lossy().into_owned())
-        .collect::<Vec<_>>()
-        .join(" ")
+    words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
 }
 
 /// Lines of standard input, read on a thread of their own: a read cannot be cancelled.

@@ -29,16 +29,8 @@ async fn evidence_is_the_document_and_a_nonce_that_is_on_disk() {
     assert_eq!(evidence.identity.instance_id, id);
     assert!(evidence.identity.private_ip.is_some());
     let shown = format!("{evidence:?}");
-    let Login::Ec2 {
-        role,
-        nonce: sent,
-        instance_id,
-        ..
-    } = evidence.login;
-    assert_eq!(
-        (role.as_str(), instance_id.as_str()),
-        ("worker", id.as_str())
-    );
+    let Login::Ec2 { role, nonce: sent, instance_id, .. } = evidence.login;
+    assert_eq!((role.as_str(), instance_id.as_str()), ("worker", id.as_str()));
     let file = root.path(&Path::new(nonce::DIRECTORY).join("aws-ec2").join(&id));
     let kept = std::fs::read_to_string(file).expect("the nonce's file");
     assert_eq!(kept.trim_end(), sent.expose());

@@ -56,10 +56,7 @@ fn instances_and_mounts_have_each_their_own() {
     all.dedup();
     assert_eq!(all.len(), pairs.len());
     let outside = root.path(Path::new("/var/lib/nodeagent")).join(INSTANCE);
-    assert!(
-        !outside.exists(),
-        "a mount of dots must not leave the directory"
-    );
+    assert!(!outside.exists(), "a mount of dots must not leave the directory");
 }
 
 #[test]

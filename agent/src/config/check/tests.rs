@@ -28,10 +28,7 @@ impl Site {
     }
 
     fn load(&self) -> crate::error::Result<Config> {
-        load(
-            &Root::new(self.0.path()),
-            "2026-11-21T12:00:00Z".parse().unwrap(),
-        )
+        load(&Root::new(self.0.path()), "2026-11-21T12:00:00Z".parse().unwrap())
     }
 }
 
@@ -48,11 +45,7 @@ fn faults(config: &str) -> String {
 #[test]
 fn a_worker_needs_ten_lines_and_gets_the_catalogue() {
     let config = Site::new(GOOD).load().unwrap();
-    let names: Vec<_> = config
-        .certificates
-        .iter()
-        .map(|spec| spec.name.as_str())
-        .collect();
+    let names: Vec<_> = config.certificates.iter().map(|spec| spec.name.as_str()).collect();
     assert_eq!(names, ["kubelet-server", "kubelet-client"]);
     assert_eq!(config.survive, Duration::from_secs(11 * 3600));
     assert_eq!(config.identity.role, "worker");
@@ -67,59 +60,26 @@ fn every_fault_names_its_line_what_was_found_and_what_to_do() {
     let change = |from: &str, to: &str| GOOD.replace(from, to);
     let add = |more: &str| format!("{GOOD}{more}");
     for (config, expected) in [
-        (
-            change("role = \"worker\"", "role = \"boss\""),
-            "10.toml:3: node.role: unknown variant",
-        ),
+        (change("role = \"worker\"", "role = \"boss\""), "10.toml:3: node.role: unknown variant"),
         (change("role = \"worker\"", ""), "node.role: is not given"),
-        (
-            change("\"1.36\"", "\"new\""),
-            "10.toml:4: node.kubernetes: `new` is no version",
-        ),
+        (change("\"1.36\"", "\"new\""), "10.toml:4: node.kubernetes: `new` is no version"),
         (
             change("https://", "http://"),
             "10.toml:6: vault.address: `http://vault.example:8200` is no",
         ),
-        (
-            change("ca = \"/etc/nodeagent/ca.pem\"\n[pki", "[pki"),
-            "vault.ca: is not given",
-        ),
-        (
-            change("/etc/nodeagent/ca.pem", "ca.pem"),
-            "10.toml:7: vault.ca: `ca.pem` is no absolute",
-        ),
-        (
-            change("/etc/nodeagent/ca.pem", "/nowhere.pem"),
-            "put the CA's PEM there",
-        ),
+        (change("ca = \"/etc/nodeagent/ca.pem\"\n[pki", "[pki"), "vault.ca: is not given"),
+        (change("/etc/nodeagent/ca.pem", "ca.pem"), "10.toml:7: vault.ca: `ca.pem` is no absolute"),
+        (change("/etc/nodeagent/ca.pem", "/nowhere.pem"), "put the CA's PEM there"),
         (
             change("/etc/nodeagent/ca.pem", "/etc/nodeagent/config.d/10.toml"),
             "there is no certificate in it",
         ),
-        (
-            change("[pki.cluster]", "[pki.other]"),
-            "has no [pki.cluster]; give its mount and ca",
-        ),
-        (
-            change("mount = \"pki\"", ""),
-            "pki.cluster.mount: is not given",
-        ),
-        (
-            add("[rotation]\nsurvive_vault_outage = \"23h\"\n"),
-            "cannot survive an outage of 23h",
-        ),
-        (
-            add("[rotation]\nsurvive_vault_outage = \"soon\"\n"),
-            "`soon` is no duration above zero",
-        ),
-        (
-            add("[rotation]\nissues_per_hour = 0\n"),
-            "0 is not in 2 to 3600",
-        ),
-        (
-            add("[systemd]\nbus = \"dbus\"\n"),
-            "10.toml:12: systemd.bus: `dbus` is neither",
-        ),
+        (change("[pki.cluster]", "[pki.other]"), "has no [pki.cluster]; give its mount and ca"),
+        (change("mount = \"pki\"", ""), "pki.cluster.mount: is not given"),
+        (add("[rotation]\nsurvive_vault_outage = \"23h\"\n"), "cannot survive an outage of 23h"),
+        (add("[rotation]\nsurvive_vault_outage = \"soon\"\n"), "`soon` is no duration above zero"),
+        (add("[rotation]\nissues_per_hour = 0\n"), "0 is not in 2 to 3600"),
+        (add("[systemd]\nbus = \"dbus\"\n"), "10.toml:12: systemd.bus: `dbus` is neither"),
         (add("[[consumer]]\nname = \"Etcd\"\n"), "`Etcd` is no name"),
         (
             add("[[consumer]]\nname = \"kubelet\"\nunit = \"kubelet\"\n"),
@@ -147,18 +107,13 @@ fn every_fault_names_its_line_what_was_found_and_what_to_do() {
         ),
     ] {
         let text = faults(&config);
-        assert!(
-            text.contains(expected),
-            "expected {expected:?} in:\n{text}\nfor:\n{config}"
-        );
+        assert!(text.contains(expected), "expected {expected:?} in:\n{text}\nfor:\n{config}");
     }
 }
 
 #[test]
 fn all_faults_come_at_once() {
-    let config = GOOD
-        .replace("\"1.36\"", "\"new\"")
-        .replace("mount = \"pki\"", "");
+    let config = GOOD.replace("\"1.36\"", "\"new\"").replace("mount = \"pki\"", "");
     assert_eq!(faults(&config).lines().count(), 2, "{}", faults(&config));
 }
 

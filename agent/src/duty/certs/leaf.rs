@@ -78,9 +78,7 @@ impl Leaf {
     /// The first certificate of a PEM text.
     pub fn read(pem: &[u8]) -> Result<Leaf> {
         let first = certificates(pem)?.swap_remove(0);
-        first
-            .parsed()
-            .and_then(|parsed| Leaf::from_parsed(&parsed, first.fingerprint.clone()))
+        first.parsed().and_then(|parsed| Leaf::from_parsed(&parsed, first.fingerprint.clone()))
     }
 
     /// What is left of its life; negative when it has expired.
@@ -106,9 +104,7 @@ impl Leaf {
             public_key: parsed.public_key().raw.to_vec(),
         };
         // An extension that is there twice is read differently by different readers.
-        parsed
-            .extensions_map()
-            .map_err(|error| bad(error.to_string()))?;
+        parsed.extensions_map().map_err(|error| bad(error.to_string()))?;
         for extension in parsed.extensions() {
             leaf.take(extension.parsed_extension())?;
         }
@@ -137,9 +133,7 @@ impl Leaf {
             GeneralName::URI(uri) => self.uris.push((*uri).to_owned()),
             GeneralName::IPAddress(bytes) => match address(bytes) {
                 Some(ip) => self.ips.push(ip),
-                None => self
-                    .others
-                    .push(format!("an address of {} bytes", bytes.len())),
+                None => self.others.push(format!("an address of {} bytes", bytes.len())),
             },
             GeneralName::RFC822Name(mail) => self.others.push(format!("email {mail}")),
             other => self.others.push(other.to_string()),
@@ -151,10 +145,7 @@ impl Authority {
     /// The subject, for texts; escaped and cut, since a stranger chose it.
     pub fn subject(&self) -> String {
         let parsed = self.parsed();
-        parsed.map_or_else(
-            |_| "?".to_owned(),
-            |parsed| shown(&parsed.subject().to_string()),
-        )
+        parsed.map_or_else(|_| "?".to_owned(), |parsed| shown(&parsed.subject().to_string()))
     }
 
     /// The end of its validity.
@@ -164,8 +155,7 @@ impl Authority {
 
     /// Whether it is signed by its own name, as a root is.
     fn is_root(&self) -> bool {
-        self.parsed()
-            .is_ok_and(|parsed| parsed.subject().as_raw() == parsed.issuer().as_raw())
+        self.parsed().is_ok_and(|parsed| parsed.subject().as_raw() == parsed.issuer().as_raw())
     }
 
     fn parsed(&self) -> Result<X509Certificate<'_>> {
@@ -194,9 +184,7 @@ pub fn certificates(pem: &[u8]) -> Result<Vec<Authority>> {
     }
     let mut found = Vec::new();
     for section in CertificateDer::pem_slice_iter(pem) {
-        let der = section
-            .map_err(|error| bad(format!("no PEM: {error}")))?
-            .to_vec();
+        let der = section.map_err(|error| bad(format!("no PEM: {error}")))?.to_vec();
         let fingerprint = fingerprint(&der);
         let certificate = Authority { der, fingerprint };
         certificate.parsed()?;
@@ -215,10 +203,7 @@ pub fn certificates(pem: &[u8]) -> Result<Vec<Authority>> {
 pub fn union(first: &[Authority], second: &[Authority]) -> Vec<Authority> {
     let mut all: Vec<Authority> = Vec::new();
     for authority in first.iter().chain(second) {
-        if all
-            .iter()
-            .all(|known| known.fingerprint != authority.fingerprint)
-        {
+        if all.iter().all(|known| known.fingerprint != authority.fingerprint) {
             all.push(authority.clone());
         }
     }
@@ -227,10 +212,7 @@ pub fn union(first: &[Authority], second: &[Authority]) -> Vec<Authority> {
 
 /// What a server sends after its leaf: the certificates of a chain but for roots, each once.
 pub fn intermediates(chain: &[Authority]) -> Vec<Authority> {
-    union(chain, &[])
-        .into_iter()
-        .filter(|certificate| !certificate.is_root())
-        .collect()
+    union(chain, &[]).into_iter().filter(|certificate| !certificate.is_root()).collect()
 }
 
 /// Certificates as PEM text.
@@ -262,11 +244,7 @@ fn shown(text: &str) -> String {
 
 fn fingerprint(der: &[u8]) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, der);
-    digest
-        .as_ref()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// DER puts a zero before a number whose first bit is set; Vault does not print it.

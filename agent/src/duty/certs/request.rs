@@ -19,10 +19,7 @@ pub fn make(names: &Names) -> Result<(Secret, String)> {
     let params = params(names)?;
     let fail = |error: rcgen::Error| Error::new(Code::Bug, format!("making a key: {error}"));
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(fail)?;
-    let csr = params
-        .serialize_request(&key)
-        .and_then(|csr| csr.pem())
-        .map_err(fail)?;
+    let csr = params.serialize_request(&key).and_then(|csr| csr.pem()).map_err(fail)?;
     Ok((Secret::new(key.serialize_pem()), csr))
 }
 
@@ -30,18 +27,14 @@ fn params(names: &Names) -> Result<CertificateParams> {
     let mut params = CertificateParams::default();
     params.distinguished_name = subject(names)?;
     for name in &names.dns {
-        params
-            .subject_alt_names
-            .push(SanType::DnsName(ascii("DNS name", name)?));
+        params.subject_alt_names.push(SanType::DnsName(ascii("DNS name", name)?));
     }
     for text in &names.ips {
         let ip = text.parse().map_err(|_| wrong("address", text))?;
         params.subject_alt_names.push(SanType::IpAddress(ip));
     }
     for uri in &names.uris {
-        params
-            .subject_alt_names
-            .push(SanType::URI(ascii("URI", uri)?));
+        params.subject_alt_names.push(SanType::URI(ascii("URI", uri)?));
     }
     Ok(params)
 }
@@ -50,15 +43,9 @@ fn params(names: &Names) -> Result<CertificateParams> {
 /// its bare OID and a third has no place.
 fn subject(names: &Names) -> Result<DistinguishedName> {
     let mut subject = DistinguishedName::new();
-    let kinds = [
-        DnType::OrganizationName,
-        DnType::CustomDnType(ORGANIZATION.to_vec()),
-    ];
+    let kinds = [DnType::OrganizationName, DnType::CustomDnType(ORGANIZATION.to_vec())];
     if names.organizations.len() > kinds.len() {
-        let text = format!(
-            "{} organisations, two are possible",
-            names.organizations.len()
-        );
+        let text = format!("{} organisations, two are possible", names.organizations.len());
         return Err(Error::new(Code::Config, text).advise("name at most two organisations"));
     }
     for (kind, organization) in kinds.into_iter().zip(&names.organizations) {
@@ -124,22 +111,10 @@ mod tests {
     fn names_that_no_certificate_can_hold_are_told() {
         let three = vec!["a".to_owned(), "b".to_owned(), "c".to_owned()];
         let cases = [
-            Names {
-                dns: vec!["knöten".into()],
-                ..names()
-            },
-            Names {
-                ips: vec!["10.0.0".into()],
-                ..names()
-            },
-            Names {
-                uris: vec!["spiffe://é".into()],
-                ..names()
-            },
-            Names {
-                organizations: three,
-                ..names()
-            },
+            Names { dns: vec!["knöten".into()], ..names() },
+            Names { ips: vec!["10.0.0".into()], ..names() },
+            Names { uris: vec!["spiffe://é".into()], ..names() },
+            Names { organizations: three, ..names() },
         ];
         for names in cases {
             assert_eq!(make(&names).unwrap_err().code(), Code::Config, "{names:?}");

@@ -97,21 +97,12 @@ impl Material {
     /// The same, its consumer trusting these authorities too.
     pub fn trusting_also(self, before: &[Authority]) -> Result<Material> {
         let trusted = leaf::union(&leaf::certificates(self.ca.as_bytes())?, before);
-        Ok(Material {
-            ca: leaf::pem(&trusted),
-            ..self
-        })
+        Ok(Material { ca: leaf::pem(&trusted), ..self })
     }
 
     /// As it was published, where what was pinned is not told.
     pub(super) fn published(cert: String, key: Secret, ca: String) -> Material {
-        Material {
-            cert,
-            key,
-            ca,
-            pinned: String::new(),
-            issuers: Vec::new(),
-        }
+        Material { cert, key, ca, pinned: String::new(), issuers: Vec::new() }
     }
 
     /// Certificate and key in one text, for who reads one file.
@@ -138,10 +129,7 @@ pub struct Archive {
 impl Archive {
     /// The archive of the certificate of this name.
     pub fn of(root: &Root, certificate: &str) -> Archive {
-        Archive {
-            root: root.clone(),
-            dir: Path::new(ARCHIVE).join(certificate),
-        }
+        Archive { root: root.clone(), dir: Path::new(ARCHIVE).join(certificate) }
     }
 
     /// Keeps a generation. Once this has returned it survives a power cut.
@@ -159,8 +147,7 @@ impl Archive {
             &material.pinned,
         ];
         for (name, content) in FILES.into_iter().zip(contents) {
-            self.root
-                .write_new(&making.join(name), content.as_bytes(), 0o600, None)?;
+            self.root.write_new(&making.join(name), content.as_bytes(), 0o600, None)?;
         }
         self.root.fsync_dir(&making)?;
         self.root.rename(&making, &generation.to_string())?;
@@ -191,12 +178,8 @@ impl Archive {
     /// The generations that are kept, oldest first.
     pub fn list(&self) -> Result<Vec<Generation>> {
         let entries = self.root.list(&self.dir)?;
-        let directories = entries
-            .iter()
-            .filter(|entry| entry.stat.kind == FileKind::Directory);
-        Ok(directories
-            .filter_map(|entry| Generation::parse(&entry.name))
-            .collect())
+        let directories = entries.iter().filter(|entry| entry.stat.kind == FileKind::Directory);
+        Ok(directories.filter_map(|entry| Generation::parse(&entry.name)).collect())
     }
 
     /// Drops all but the newest `kept`, and what a crash left half made. A generation is renamed
@@ -206,8 +189,7 @@ impl Archive {
         let superseded = generations.len().saturating_sub(kept);
         for generation in generations.into_iter().take(superseded) {
             let name = generation.to_string();
-            self.root
-                .rename(&self.dir.join(&name), &files::temporary(&name))?;
+            self.root.rename(&self.dir.join(&name), &files::temporary(&name))?;
         }
         for entry in self.root.list(&self.dir)? {
             if files::is_temporary(&entry.name) && entry.stat.kind == FileKind::Directory {
@@ -220,17 +202,12 @@ impl Archive {
     /// Removes a directory with our files; strangers in it stay, and so does the directory then.
     fn discard(&self, dir: &Path) -> Result<()> {
         let entries = self.root.list(dir)?;
-        let (ours, strangers): (Vec<_>, Vec<_>) = entries
-            .iter()
-            .partition(|entry| FILES.contains(&entry.name.as_str()));
+        let (ours, strangers): (Vec<_>, Vec<_>) =
+            entries.iter().partition(|entry| FILES.contains(&entry.name.as_str()));
         for entry in ours {
             self.root.unlink(&dir.join(&entry.name))?;
         }
-        if strangers.is_empty() {
-            self.root.remove_dir(dir)
-        } else {
-            Ok(())
-        }
+        if strangers.is_empty() { self.root.remove_dir(dir) } else { Ok(()) }
     }
 
     fn text(&self, path: &Path) -> Result<String> {

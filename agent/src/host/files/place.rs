@@ -32,11 +32,7 @@ impl Place {
             let text = format!("{} is no place for a file", full.display());
             return Err(Error::new(Code::Bug, text));
         };
-        Ok(Place {
-            dir: Rc::new(open_dir(parent)?),
-            name: name.to_owned(),
-            full,
-        })
+        Ok(Place { dir: Rc::new(open_dir(parent)?), name: name.to_owned(), full })
     }
 
     /// The name that a file has while it is made.
@@ -48,11 +44,7 @@ impl Place {
     }
 
     pub(super) fn sibling(&self, name: &OsStr) -> Place {
-        Place {
-            dir: self.dir.clone(),
-            name: name.to_owned(),
-            full: self.full.with_file_name(name),
-        }
+        Place { dir: self.dir.clone(), name: name.to_owned(), full: self.full.with_file_name(name) }
     }
 
     /// The cut between opening and writing leaves a torn file, as a crash there does.
@@ -65,8 +57,7 @@ impl Place {
         let opened = rustix::fs::openat(&*self.dir, &self.name, flags, mode).map_err(fail)?;
         let mut file = File::from(opened);
         checkpoint(&self.full)?;
-        file.write_all(bytes)
-            .map_err(|error| fail(super::errno(error)))?;
+        file.write_all(bytes).map_err(|error| fail(super::errno(error)))?;
         grant(&file, access).map_err(fail)?;
         rustix::fs::fsync(&file).map_err(fail)
     }
@@ -147,10 +138,7 @@ fn foreign_owner(full: &Path, uid: u32) -> Error {
     let text = format!("belongs to user {uid}, not to {}", own_uid());
     Error::new(Code::Foreign, text)
         .at(full.display())
-        .advise(format!(
-            "give it back or move it away: ls -ld {}",
-            full.display()
-        ))
+        .advise(format!("give it back or move it away: ls -ld {}", full.display()))
 }
 
 /// The error of a path, with what a person does about it.
@@ -158,23 +146,20 @@ pub(super) fn failed(full: &Path, error: Errno) -> Error {
     let path = full.display();
     let found = Error::disk(full, &error.into());
     match error {
-        Errno::NOSPC | Errno::DQUOT => found.advise(format!(
-            "free some space on the file system of {path}: df -h, df -i"
-        )),
+        Errno::NOSPC | Errno::DQUOT => {
+            found.advise(format!("free some space on the file system of {path}: df -h, df -i"))
+        }
         Errno::ROFS => found.advise(format!(
             "{path} is read-only: see `dmesg` for a failed disk, and whether ReadWritePaths= of \
              nodeagent.service names its directory"
         )),
-        Errno::ACCESS | Errno::PERM => found.advise(format!(
-            "user {} needs the right: namei -l {path}",
-            own_uid()
-        )),
+        Errno::ACCESS | Errno::PERM => {
+            found.advise(format!("user {} needs the right: namei -l {path}", own_uid()))
+        }
         Errno::LOOP | Errno::NOTDIR | Errno::EXIST | Errno::ISDIR | Errno::NOTEMPTY => {
             Error::new(Code::Foreign, std::io::Error::from(error).to_string())
                 .at(&path)
-                .advise(format!(
-                    "see what stands there and move it away: namei -l {path}"
-                ))
+                .advise(format!("see what stands there and move it away: namei -l {path}"))
         }
         _ => found,
     }

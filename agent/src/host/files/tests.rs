@@ -36,30 +36,16 @@ fn a_write_replaces_the_whole_file_with_the_exact_mode() {
     let path = Path::new("/file");
     let full = dir.path().join("file");
     root.write_atomic(path, b"first", 0o600, None).unwrap();
-    assert_eq!(
-        (fs::read(&full).unwrap(), mode(&full)),
-        (b"first".to_vec(), 0o600)
-    );
+    assert_eq!((fs::read(&full).unwrap(), mode(&full)), (b"first".to_vec(), 0o600));
     let before = fs::metadata(&full).unwrap().ino();
     fs::write(dir.path().join(".file.nodeagent~"), "leftover of a crash").unwrap();
     root.write_atomic(path, b"second", 0o666, None).unwrap();
-    assert_eq!(
-        (fs::read(&full).unwrap(), mode(&full)),
-        (b"second".to_vec(), 0o666)
-    );
+    assert_eq!((fs::read(&full).unwrap(), mode(&full)), (b"second".to_vec(), 0o666));
     assert_ne!(fs::metadata(&full).unwrap().ino(), before);
-    assert_eq!(
-        fs::read_dir(dir.path()).unwrap().count(),
-        1,
-        "nothing is left in the making"
-    );
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left in the making");
     if own_uid() == 0 {
-        root.write_atomic(path, b"third", 0o640, Some(4711))
-            .unwrap();
-        assert_eq!(
-            (fs::metadata(&full).unwrap().gid(), mode(&full)),
-            (4711, 0o640)
-        );
+        root.write_atomic(path, b"third", 0o640, Some(4711)).unwrap();
+        assert_eq!((fs::metadata(&full).unwrap().gid(), mode(&full)), (4711, 0o640));
     }
 }
 
@@ -72,8 +58,7 @@ fn planted_links_are_replaced_or_refused_and_never_followed() {
     symlink(&victim, dir.path().join("file")).unwrap();
     symlink(&victim, dir.path().join(".file.nodeagent~")).unwrap();
     symlink(dir.path().join("elsewhere"), dir.path().join("dir")).unwrap();
-    root.write_atomic(Path::new("/file"), b"ours", 0o600, None)
-        .unwrap();
+    root.write_atomic(Path::new("/file"), b"ours", 0o600, None).unwrap();
     assert_eq!(fs::read(&victim).unwrap(), b"precious");
     assert!(!dir.path().join("file").is_symlink());
     symlink(&victim, dir.path().join("new")).unwrap();
@@ -91,10 +76,7 @@ fn planted_links_are_replaced_or_refused_and_never_followed() {
         assert!(error.advice().is_some(), "{error:#}");
     }
     assert_eq!(fs::read(&victim).unwrap(), b"precious");
-    assert_eq!(
-        fs::read_dir(dir.path().join("elsewhere")).unwrap().count(),
-        0
-    );
+    assert_eq!(fs::read_dir(dir.path().join("elsewhere")).unwrap().count(), 0);
 }
 
 #[test]
@@ -107,10 +89,7 @@ fn a_cut_before_any_change_leaves_the_old_file_or_the_new() {
         let done = root.write_atomic(path, b"new", 0o600, None).is_ok();
         power::cut_after(None);
         let found = root.read(path, 100).unwrap();
-        assert!(
-            found == b"old" || found == b"new",
-            "after {changes}: {found:?}"
-        );
+        assert!(found == b"old" || found == b"new", "after {changes}: {found:?}");
         root.write_atomic(path, b"next", 0o600, None).unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         if done {
@@ -126,23 +105,14 @@ fn reading_has_a_limit_and_waits_for_no_pipe() {
     fs::write(dir.path().join("file"), "12345").unwrap();
     assert_eq!(root.read(Path::new("/file"), 5).unwrap(), b"12345");
     let error = root.read(Path::new("/file"), 4).unwrap_err();
-    assert!(
-        format!("{error:#}").contains("larger than 4 bytes"),
-        "{error:#}"
-    );
+    assert!(format!("{error:#}").contains("larger than 4 bytes"), "{error:#}");
     assert!(root.read_optional(Path::new("/none"), 5).unwrap().is_none());
     let error = root.read(Path::new("/none"), 5).unwrap_err();
-    assert!(
-        format!("{error:#}").contains("/none: No such file"),
-        "{error:#}"
-    );
+    assert!(format!("{error:#}").contains("/none: No such file"), "{error:#}");
     nix::unistd::mkfifo(&dir.path().join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     for name in ["/pipe", "/"] {
         let error = root.read(Path::new(name), 5).unwrap_err();
-        assert!(
-            format!("{error:#}").contains("not a regular file"),
-            "{error:#}"
-        );
+        assert!(format!("{error:#}").contains("not a regular file"), "{error:#}");
     }
 }
 
@@ -153,11 +123,7 @@ fn directories_are_made_with_their_parents_and_put_right() {
     root.make_dir(path, 0o750, None).unwrap();
     assert_eq!(mode(&dir.path().join("var/lib")), 0o755);
     assert_eq!(mode(&dir.path().join("var/lib/a")), 0o750);
-    fs::set_permissions(
-        dir.path().join("var/lib/a"),
-        fs::Permissions::from_mode(0o777),
-    )
-    .unwrap();
+    fs::set_permissions(dir.path().join("var/lib/a"), fs::Permissions::from_mode(0o777)).unwrap();
     root.make_dir(path, 0o700, None).unwrap();
     assert_eq!(mode(&dir.path().join("var/lib/a")), 0o700);
     fs::write(dir.path().join("file"), "").unwrap();
@@ -168,10 +134,7 @@ fn directories_are_made_with_their_parents_and_put_right() {
         nix::unistd::chown(&dir.path().join("var/lib/a"), Some(other), None).unwrap();
         let error = root.make_dir(path, 0o700, None).unwrap_err();
         assert_eq!(error.code(), Code::Foreign);
-        assert!(
-            format!("{error:#}").contains("belongs to user 4711"),
-            "{error:#}"
-        );
+        assert!(format!("{error:#}").contains("belongs to user 4711"), "{error:#}");
     }
 }
 
@@ -181,23 +144,12 @@ fn a_link_is_swapped_in_one_step_and_what_is_none_is_refused() {
     root.swap_link(Path::new("/"), "current", "1").unwrap();
     symlink("0", dir.path().join(".current.nodeagent~")).unwrap();
     root.swap_link(Path::new("/"), "current", "2").unwrap();
-    assert_eq!(
-        root.read_link(Path::new("/current")).unwrap().as_deref(),
-        Some("2")
-    );
+    assert_eq!(root.read_link(Path::new("/current")).unwrap().as_deref(), Some("2"));
     assert_eq!(root.list(Path::new("/")).unwrap().len(), 1);
     assert_eq!(root.read_link(Path::new("/none")).unwrap(), None);
     fs::create_dir(dir.path().join("dir")).unwrap();
-    assert_eq!(
-        root.read_link(Path::new("/dir")).unwrap_err().code(),
-        Code::Foreign
-    );
-    assert_eq!(
-        root.swap_link(Path::new("/"), "dir", "2")
-            .unwrap_err()
-            .code(),
-        Code::Foreign
-    );
+    assert_eq!(root.read_link(Path::new("/dir")).unwrap_err().code(), Code::Foreign);
+    assert_eq!(root.swap_link(Path::new("/"), "dir", "2").unwrap_err().code(), Code::Foreign);
     assert!(dir.path().join("dir").is_dir());
 }
 
@@ -208,15 +160,10 @@ fn a_listing_tells_what_stands_there_and_removal_is_idempotent() {
     fs::write(dir.path().join("a"), "123").unwrap();
     symlink("a", dir.path().join("c")).unwrap();
     let entries = root.list(Path::new("/")).unwrap();
-    let found: Vec<_> = entries
-        .iter()
-        .map(|entry| (entry.name.as_str(), entry.stat.kind))
-        .collect();
+    let found: Vec<_> =
+        entries.iter().map(|entry| (entry.name.as_str(), entry.stat.kind)).collect();
     let kinds = [FileKind::File, FileKind::Directory, FileKind::Link];
-    assert_eq!(
-        found,
-        ["a", "b", "c"].into_iter().zip(kinds).collect::<Vec<_>>()
-    );
+    assert_eq!(found, ["a", "b", "c"].into_iter().zip(kinds).collect::<Vec<_>>());
     assert_eq!(entries[0].stat.size, 3);
     assert_eq!(entries[0].stat.uid, own_uid());
     assert!(root.list(Path::new("/none")).unwrap().is_empty());

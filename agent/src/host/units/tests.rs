@@ -22,19 +22,11 @@ impl Host {
             .unwrap();
         model.add_unit("kubelet.service", unit);
         let systemd = Systemd::new(model.address());
-        Host {
-            _dir: dir,
-            model,
-            systemd,
-        }
+        Host { _dir: dir, model, systemd }
     }
 
     fn methods(&self) -> Vec<String> {
-        self.model
-            .calls()
-            .into_iter()
-            .map(|call| call.method)
-            .collect()
+        self.model.calls().into_iter().map(|call| call.method).collect()
     }
 }
 
@@ -55,10 +47,7 @@ async fn a_state_says_whether_it_is_there_and_whether_it_runs() {
     assert!(state.main_pid.is_some());
 
     let missing = host.systemd.state("kubelt.service").await.unwrap();
-    assert_eq!(
-        (missing.load, missing.active),
-        (Load::NotFound, Active::Inactive)
-    );
+    assert_eq!((missing.load, missing.active), (Load::NotFound, Active::Inactive));
     assert_eq!((missing.entered, missing.main_pid), (None, None));
 
     let masked = Unit::inactive(Behaviour::Works).with_load(LoadState::Masked);
@@ -81,40 +70,19 @@ async fn a_state_says_whether_it_is_there_and_whether_it_runs() {
 #[tokio::test]
 async fn a_restart_is_awaited_however_quick_or_slow_it_is() {
     let host = Host::with(Unit::active(Behaviour::Works));
-    let before = host
-        .systemd
-        .state("kubelet.service")
-        .await
-        .unwrap()
-        .main_pid;
+    let before = host.systemd.state("kubelet.service").await.unwrap().main_pid;
     for _ in 0..20 {
-        host.systemd
-            .restart("kubelet.service", LIMIT)
-            .await
-            .unwrap();
+        host.systemd.restart("kubelet.service", LIMIT).await.unwrap();
     }
     let slow = Behaviour::Slow(Duration::from_millis(50), Box::new(Behaviour::Works));
     host.model.behave("kubelet.service", slow);
-    host.systemd
-        .restart("kubelet.service", LIMIT)
-        .await
-        .unwrap();
+    host.systemd.restart("kubelet.service", LIMIT).await.unwrap();
     assert_eq!(host.model.count("RestartUnit", "kubelet.service"), 21);
-    assert_ne!(
-        host.systemd
-            .state("kubelet.service")
-            .await
-            .unwrap()
-            .main_pid,
-        before
-    );
+    assert_ne!(host.systemd.state("kubelet.service").await.unwrap().main_pid, before);
     let methods = host.methods();
     let subscribed = methods.iter().position(|method| method == "Subscribe");
     let restarted = methods.iter().position(|method| method == "RestartUnit");
-    assert!(
-        subscribed.is_some() && subscribed < restarted,
-        "{methods:?}"
-    );
+    assert!(subscribed.is_some() && subscribed < restarted, "{methods:?}");
     assert!(
         host.model
             .calls()
@@ -128,17 +96,13 @@ async fn start_and_reload_are_their_own_calls() {
     let unit = Unit::inactive(Behaviour::Works).with_reload(Behaviour::Works);
     let host = Host::with(unit);
     host.systemd.start("kubelet.service", LIMIT).await.unwrap();
-    assert_eq!(
-        host.model.state("kubelet.service"),
-        Some(ActiveState::Active)
-    );
+    assert_eq!(host.model.state("kubelet.service"), Some(ActiveState::Active));
     host.systemd.reload("kubelet.service", LIMIT).await.unwrap();
     for method in ["StartUnit", "ReloadUnit"] {
         assert_eq!(host.model.count(method, "kubelet.service"), 1, "{method}");
     }
     assert_eq!(host.model.count("RestartUnit", "kubelet.service"), 0);
-    host.model
-        .add_unit("plain.service", Unit::active(Behaviour::Works));
+    host.model.add_unit("plain.service", Unit::active(Behaviour::Works));
     let result = host.systemd.reload("plain.service", LIMIT).await;
     refused(result, Code::RestartFailed, "reloading: plain.service");
 }
@@ -147,16 +111,9 @@ async fn start_and_reload_are_their_own_calls() {
 async fn a_unit_that_does_not_come_up_is_told() {
     let host = Host::with(Unit::active(Behaviour::Fails));
     let result = host.systemd.restart("kubelet.service", LIMIT).await;
-    refused(
-        result,
-        Code::RestartFailed,
-        "restarting: kubelet.service: it did not come up",
-    );
+    refused(result, Code::RestartFailed, "restarting: kubelet.service: it did not come up");
     host.model.behave("kubelet.service", Behaviour::Hangs);
-    let result = host
-        .systemd
-        .restart("kubelet.service", Duration::from_millis(100))
-        .await;
+    let result = host.systemd.restart("kubelet.service", Duration::from_millis(100)).await;
     refused(result, Code::RestartFailed, "the job has not ended");
     let result = host.systemd.restart("kubelt.service", LIMIT).await;
     refused(result, Code::UnitMissing, "kubelt.service");
@@ -165,14 +122,7 @@ async fn a_unit_that_does_not_come_up_is_told() {
 #[test]
 fn every_end_of_a_job_is_understood() {
     assert!(judge("done").is_ok());
-    for result in [
-        "failed",
-        "timeout",
-        "dependency",
-        "canceled",
-        "skipped",
-        "frozen",
-    ] {
+    for result in ["failed", "timeout", "dependency", "canceled", "skipped", "frozen"] {
         let error = judge(result).expect_err(result);
         assert_eq!(error.code(), Code::RestartFailed);
         assert!(format!("{error:#}").contains(result), "{error:#}");
@@ -186,16 +136,9 @@ async fn a_manager_that_is_away_is_told_and_found_again() {
     let result = host.systemd.restart("kubelet.service", LIMIT).await;
     refused(result, Code::SystemdUnreachable, "unix:path=");
     let result = host.systemd.state("kubelet.service").await.map(drop);
-    refused(
-        result,
-        Code::SystemdUnreachable,
-        "asking systemd: kubelet.service",
-    );
+    refused(result, Code::SystemdUnreachable, "asking systemd: kubelet.service");
     host.model.restart().unwrap();
-    host.systemd
-        .restart("kubelet.service", LIMIT)
-        .await
-        .unwrap();
+    host.systemd.restart("kubelet.service", LIMIT).await.unwrap();
 }
 
 #[tokio::test]
@@ -215,9 +158,6 @@ async fn a_manager_that_goes_away_in_the_middle_of_a_job_is_told() {
 
 #[tokio::test]
 async fn an_address_that_is_none_is_told() {
-    let result = Systemd::new("unix:paht=/run")
-        .state("a.service")
-        .await
-        .map(drop);
+    let result = Systemd::new("unix:paht=/run").state("a.service").await.map(drop);
     refused(result, Code::SystemdUnreachable, "unix:paht=/run");
 }

@@ -7,22 +7,13 @@ use rig::server::{Server, ServerOptions, Step, handler};
 
 use super::*;
 
-const PEER: Peer = Peer {
-    unreachable: Code::VaultUnreachable,
-    failing: Code::VaultFailing,
-};
+const PEER: Peer = Peer { unreachable: Code::VaultUnreachable, failing: Code::VaultFailing };
 
-const SHORT: Limits = Limits {
-    connect: Duration::from_secs(5),
-    total: Duration::from_millis(300),
-    body: 1000,
-};
+const SHORT: Limits =
+    Limits { connect: Duration::from_secs(5), total: Duration::from_millis(300), body: 1000 };
 
 fn long() -> Limits {
-    Limits {
-        total: Duration::from_secs(20),
-        ..SHORT
-    }
+    Limits { total: Duration::from_secs(20), ..SHORT }
 }
 
 fn echo() -> Handler {
@@ -82,10 +73,7 @@ async fn a_server_that_hangs_ends_at_the_deadline() {
     server.script(vec![Step::on("/", Fault::Hang)]);
     let error = told(&client(SHORT, &Trust::Plain), &server.url()).await;
     assert_eq!(error.code(), Code::VaultUnreachable);
-    assert!(
-        format!("{error:#}").ends_with("no answer within 300ms"),
-        "{error:#}"
-    );
+    assert!(format!("{error:#}").ends_with("no answer within 300ms"), "{error:#}");
 }
 
 #[tokio::test]
@@ -102,17 +90,11 @@ async fn refused_cut_and_garbled_answers_are_told_in_plain_words() {
         server.script(vec![Step::on("/", fault.clone())]);
         let error = told(&client, &server.url()).await;
         assert_eq!(error.code(), code, "{fault:?}: {error:#}");
-        assert!(
-            !format!("{error:#}").contains("error sending request"),
-            "{error:#}"
-        );
+        assert!(!format!("{error:#}").contains("error sending request"), "{error:#}");
     }
     server.stop();
     let error = told(&client, &server.url()).await;
-    assert!(
-        format!("{error:#}").ends_with("/v1/x: connection refused"),
-        "{error:#}"
-    );
+    assert!(format!("{error:#}").ends_with("/v1/x: connection refused"), "{error:#}");
 }
 
 #[tokio::test]
@@ -132,10 +114,7 @@ async fn an_answer_without_end_is_cut_at_the_limit() {
     let server = Server::start(ServerOptions::new(big, ModelClock::real())).expect("a free port");
     let error = told(&client(long(), &Trust::Plain), &server.url()).await;
     assert_eq!(error.code(), Code::VaultFailing);
-    assert!(
-        format!("{error:#}").ends_with("longer than 1000 bytes"),
-        "{error:#}"
-    );
+    assert!(format!("{error:#}").ends_with("longer than 1000 bytes"), "{error:#}");
 }
 
 #[tokio::test]
@@ -146,17 +125,11 @@ async fn a_wrong_name_and_a_port_without_tls_are_told_apart() {
     let options = ServerOptions::new(echo(), ModelClock::real()).tls(named);
     let server = Server::start(options).expect("a free port");
     let error = told(&client(long(), &trust), &server.url()).await;
-    assert!(
-        format!("{error:#}").ends_with("does not name the host of this address"),
-        "{error:#}"
-    );
+    assert!(format!("{error:#}").ends_with("does not name the host of this address"), "{error:#}");
     let server = plain();
     let https = server.url().replace("http:", "https:");
     let error = told(&client(long(), &trust), &https).await;
-    assert!(
-        format!("{error:#}").ends_with("this port does not speak TLS"),
-        "{error:#}"
-    );
+    assert!(format!("{error:#}").ends_with("this port does not speak TLS"), "{error:#}");
 }
 
 #[tokio::test]
@@ -174,11 +147,7 @@ async fn only_the_pinned_authority_is_believed() {
             "{error:#}"
         );
     }
-    for pem in [
-        "",
-        "no PEM",
-        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
-    ] {
+    for pem in ["", "no PEM", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
         let error = Http::new(long(), &Trust::Pinned(pem.into()), PEER).expect_err("no bundle");
         assert_eq!(error.code(), Code::CertificateBad, "{pem:?}");
     }
@@ -198,17 +167,11 @@ async fn a_standby_leads_to_the_active_server_with_token_and_body() {
     let active = with_tls(&ca, echo());
     let standby_server = with_tls(&ca, standby(active.url()));
     let client = client(long(), &Trust::Pinned(ca.pem().as_bytes().to_vec()));
-    assert_eq!(
-        text(&client, &standby_server.url()).await,
-        "POST /v1/x hvs.t hello"
-    );
+    assert_eq!(text(&client, &standby_server.url()).await, "POST /v1/x hvs.t hello");
 
     active.stop();
     let error = told(&client, &standby_server.url()).await;
-    assert!(
-        format!("{error:#}").starts_with("redirected from "),
-        "{error:#}"
-    );
+    assert!(format!("{error:#}").starts_with("redirected from "), "{error:#}");
 
     let twin = with_tls(&ca, standby(standby_server.url()));
     let looping = client.send(post(&twin.url())).await;
@@ -224,10 +187,7 @@ async fn a_token_is_never_led_to_plain_http_nor_to_a_stranger() {
     let client = client(long(), &Trust::Pinned(ca.pem().as_bytes().to_vec()));
 
     let down = with_tls(&ca, standby(http.url()));
-    let answer = client
-        .send(post(&down.url()))
-        .await
-        .expect("the redirect itself");
+    let answer = client.send(post(&down.url())).await.expect("the redirect itself");
     assert_eq!((answer.status().as_u16(), http.count("/")), (307, 0));
 
     let aside = with_tls(&ca, standby(stranger.url()));
@@ -241,10 +201,7 @@ async fn a_token_is_never_led_to_plain_http_nor_to_a_stranger() {
     });
     let options = ServerOptions::new(from_plain, ModelClock::real());
     let unproved = Server::start(options).expect("a free port");
-    let answer = client
-        .send(post(&unproved.url()))
-        .await
-        .expect("the redirect itself");
+    let answer = client.send(post(&unproved.url())).await.expect("the redirect itself");
     assert_eq!(answer.status(), 307);
 }
 
@@ -254,19 +211,13 @@ async fn a_loop_of_redirects_ends() {
     let own = Arc::new(std::sync::OnceLock::<String>::new());
     let location = Arc::clone(&own);
     let circle = handler(move |_: Asked| {
-        let to = format!(
-            "{}/v1/x",
-            location.get().expect("set before the first request")
-        );
+        let to = format!("{}/v1/x", location.get().expect("set before the first request"));
         async move { Told::empty(307).with_header("location", &to) }
     });
     let server = with_tls(&ca, circle);
     own.set(server.url()).expect("set once");
     let client = client(long(), &Trust::Pinned(ca.pem().as_bytes().to_vec()));
-    let answer = client
-        .send(post(&server.url()))
-        .await
-        .expect("the last redirect");
+    let answer = client.send(post(&server.url())).await.expect("the last redirect");
     assert_eq!(answer.status(), 307);
     assert_eq!(server.count("/"), 1 + REDIRECTS);
 }
@@ -274,8 +225,5 @@ async fn a_loop_of_redirects_ends() {
 #[test]
 fn the_place_of_a_request_shows_no_query_and_no_user() {
     let uri = "https://user:pass@vault:8200/v1/x?token=1";
-    assert_eq!(
-        place(&uri.parse().expect("a URI")),
-        "https://vault:8200/v1/x"
-    );
+    assert_eq!(place(&uri.parse().expect("a URI")), "https://vault:8200/v1/x");
 }

@@ -21,11 +21,8 @@ fn world() -> World {
 }
 
 /// Long enough for a busy machine; the model answers at once.
-const LONG: Limits = Limits {
-    connect: Duration::from_secs(20),
-    total: Duration::from_secs(20),
-    ..LIMITS
-};
+const LONG: Limits =
+    Limits { connect: Duration::from_secs(20), total: Duration::from_secs(20), ..LIMITS };
 
 fn client(model: &Model) -> Imds {
     Imds::new(&model.url(), LONG).expect("a client")
@@ -69,34 +66,19 @@ async fn a_document_that_is_not_what_is_signed_is_refused() {
     let plain = String::from_utf8(plain).expect("JSON");
     let other = Fault::Status {
         code: 200,
-        body: plain.replace(
-            &aws.instance(&id).expect("launched").spec.region,
-            "xx-other-1",
-        ),
+        body: plain.replace(&aws.instance(&id).expect("launched").spec.region, "xx-other-1"),
         headers: Vec::new(),
     };
     model.script(vec![Step::on(DOCUMENT, other)]);
-    let error = client
-        .signed_document()
-        .await
-        .expect_err("another document");
+    let error = client.signed_document().await.expect_err("another document");
     assert_eq!(error.code(), Code::ImdsAnswer);
-    assert!(
-        format!("{error:#}").contains("the plain one of"),
-        "{error:#}"
-    );
+    assert!(format!("{error:#}").contains("the plain one of"), "{error:#}");
     model.script(Vec::new());
     // Whether a document is ours, and unchanged since it was signed, is Vault's to judge.
     model.lie(Lie::Of(aws.launch(LaunchSpec::default())));
-    client
-        .signed_document()
-        .await
-        .expect("a consistent document");
+    client.signed_document().await.expect("a consistent document");
     model.lie(Lie::Tampered);
-    client
-        .signed_document()
-        .await
-        .expect("a consistent document");
+    client.signed_document().await.expect("a consistent document");
 }
 
 #[tokio::test]
@@ -111,18 +93,14 @@ async fn what_is_no_document_is_told_with_what_was_found() {
         ] {
             assert_eq!(error.code(), Code::ImdsAnswer);
             let line = format!("{error:#}");
-            assert!(
-                line.starts_with(&model.url()) && line.contains(word),
-                "{line}"
-            );
+            assert!(line.starts_with(&model.url()) && line.contains(word), "{line}");
         }
     }
     model.lie(Lie::None);
     model.script(vec![Step::on("/latest/dynamic", Fault::Html200)]);
-    for error in [
-        client.document().await.expect_err("a page"),
-        client.rsa2048().await.expect_err("a page"),
-    ] {
+    for error in
+        [client.document().await.expect_err("a page"), client.rsa2048().await.expect_err("a page")]
+    {
         assert_eq!(error.code(), Code::ImdsAnswer);
         assert!(format!("{error:#}").contains("<!DOCTYPE"), "{error:#}");
     }
@@ -134,28 +112,17 @@ async fn what_is_no_session_is_never_sent_on() {
     let client = client(&model);
     model.script(vec![Step::on(SESSION, Fault::Html200)]);
     let error = client.document().await.expect_err("a page");
-    assert!(
-        format!("{error:#}").ends_with("no session token"),
-        "{error:#}"
-    );
+    assert!(format!("{error:#}").ends_with("no session token"), "{error:#}");
     assert_eq!(model.server().count("/latest/dynamic"), 0);
     model.script(vec![Step::on(SESSION, Fault::status(403, "Forbidden"))]);
     let error = client.document().await.expect_err("switched off");
-    assert!(
-        error
-            .advice()
-            .expect("advice")
-            .contains("--http-endpoint enabled")
-    );
+    assert!(error.advice().expect("advice").contains("--http-endpoint enabled"));
 }
 
 #[tokio::test]
 async fn no_service_and_no_answer_are_unreachable_with_the_hop_limit_told() {
     let World { model, .. } = world();
-    let quick = Limits {
-        total: Duration::from_millis(200),
-        ..LIMITS
-    };
+    let quick = Limits { total: Duration::from_millis(200), ..LIMITS };
     model.script(vec![Step::on("/", Fault::Hang)]);
     let client = Imds::new(&model.url(), quick).expect("a client");
     let error = client.document().await.expect_err("silence");
@@ -164,10 +131,7 @@ async fn no_service_and_no_answer_are_unreachable_with_the_hop_limit_told() {
     model.server().stop();
     let error = client.document().await.expect_err("nobody");
     assert_eq!(error.code(), Code::ImdsUnreachable);
-    assert!(
-        format!("{error:#}").ends_with("connection refused"),
-        "{error:#}"
-    );
+    assert!(format!("{error:#}").ends_with("connection refused"), "{error:#}");
 }
 
 #[test]

@@ -87,9 +87,7 @@ async fn tells_what_is_served_whoever_signed_it_and_whomever_it_names() {
         let (leaf, serial) = leaf();
         let address = server(version, pair(&leaf, &leaf), Clients::Anyone).await;
         for name in [None, Some("some.other.name")] {
-            let served = served(&address.to_string(), name, LONG)
-                .await
-                .expect("served");
+            let served = served(&address.to_string(), name, LONG).await.expect("served");
             assert_eq!(served.serial, serial);
             assert_eq!(served.fingerprint_sha256.len(), 64);
         }
@@ -102,9 +100,7 @@ async fn a_server_that_wants_a_client_certificate_still_shows_its_own() {
         let (leaf, serial) = leaf();
         let clients = Clients::WithCertificate(Ca::new("etcd peers").pem().to_owned());
         let address = server(version, pair(&leaf, &leaf), clients).await;
-        let served = served(&address.to_string(), None, LONG)
-            .await
-            .expect("served");
+        let served = served(&address.to_string(), None, LONG).await.expect("served");
         assert_eq!(served.serial, serial);
     }
 }
@@ -114,9 +110,7 @@ async fn a_new_certificate_with_the_old_key_is_not_served() {
     for version in [&TLS12, &TLS13] {
         let (new, old) = (leaf().0, leaf().0);
         let address = server(version, pair(&new, &old), Clients::Anyone).await;
-        let error = served(&address.to_string(), None, LONG)
-            .await
-            .expect_err("a torn pair");
+        let error = served(&address.to_string(), None, LONG).await.expect_err("a torn pair");
         assert_eq!(error.code(), Code::NotServed);
         assert!(format!("{error:#}").contains("does not prove"), "{error:#}");
     }
@@ -126,35 +120,22 @@ async fn a_new_certificate_with_the_old_key_is_not_served() {
 async fn what_does_not_answer_in_tls_is_told_with_its_address() {
     let silent = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = silent.local_addr().expect("its address").to_string();
-    let error = served(&address, None, Duration::from_millis(200))
-        .await
-        .expect_err("silence");
-    assert!(
-        format!("{error:#}").contains("no certificate within 200ms"),
-        "{error:#}"
-    );
+    let error = served(&address, None, Duration::from_millis(200)).await.expect_err("silence");
+    assert!(format!("{error:#}").contains("no certificate within 200ms"), "{error:#}");
     drop(silent);
     let error = served(&address, None, LONG).await.expect_err("refused");
-    assert!(
-        format!("{error:#}").ends_with(&format!("{address}: connection refused")),
-        "{error:#}"
-    );
+    assert!(format!("{error:#}").ends_with(&format!("{address}: connection refused")), "{error:#}");
 
     let clear = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = clear.local_addr().expect("its address").to_string();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = clear.accept().await {
             let greeting = b"220 mail.example ESMTP\r\n";
-            tokio::io::AsyncWriteExt::write_all(&mut stream, greeting)
-                .await
-                .ok();
+            tokio::io::AsyncWriteExt::write_all(&mut stream, greeting).await.ok();
         }
     });
     let error = served(&address, None, LONG).await.expect_err("no TLS");
-    assert!(
-        format!("{error:#}").contains("this port does not speak TLS"),
-        "{error:#}"
-    );
+    assert!(format!("{error:#}").contains("this port does not speak TLS"), "{error:#}");
 }
 
 #[test]

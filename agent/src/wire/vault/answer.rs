@@ -63,9 +63,7 @@ struct HealthBody {
 /// The token of a log-in or a renewal.
 pub(super) fn auth(reply: &Reply) -> Result<Auth> {
     let envelope: Envelope<serde::de::IgnoredAny> = parse(reply)?;
-    let body = envelope
-        .auth
-        .ok_or_else(|| strange("an answer without a token"))?;
+    let body = envelope.auth.ok_or_else(|| strange("an answer without a token"))?;
     if body.client_token.is_empty() {
         let error = strange("an empty token: the log-in wants a second factor");
         return Err(error.advise("exempt the node's role from login MFA"));
@@ -141,9 +139,7 @@ fn parse<T: DeserializeOwned>(reply: &Reply) -> Result<Envelope<T>> {
 }
 
 fn data<T>(envelope: Envelope<T>) -> Result<(T, Vec<String>)> {
-    let data = envelope
-        .data
-        .ok_or_else(|| strange("an answer without data"))?;
+    let data = envelope.data.ok_or_else(|| strange("an answer without data"))?;
     Ok((data, envelope.warnings.unwrap_or_default()))
 }
 

@@ -17,11 +17,7 @@ use crate::error::{Code, Error};
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Call<'a> {
     /// `auth/<mount>/login`.
-    Login {
-        mount: &'a str,
-        role: &'a str,
-        instance: &'a str,
-    },
+    Login { mount: &'a str, role: &'a str, instance: &'a str },
     /// `auth/token/lookup-self`.
     Lookup,
     /// `auth/token/renew-self`.
@@ -133,9 +129,8 @@ fn not_vaults(reply: &Reply) -> Error {
     let status = reply.status;
     if let Some(location) = &reply.location {
         // A redirect that was not followed: from plain HTTP, to it, or once too often.
-        let to = location
-            .parse()
-            .map_or_else(|_| "?".into(), |uri| super::super::http::place(&uri));
+        let to =
+            location.parse().map_or_else(|_| "?".into(), |uri| super::super::http::place(&uri));
         return Error::new(Code::VaultFailing, format!("{status} redirect to {to}"))
             .advise("set the address to the one that Vault redirects to, with https");
     }
@@ -152,11 +147,8 @@ fn not_vaults(reply: &Reply) -> Error {
         429 => Code::VaultThrottled,
         _ => Code::VaultFailing,
     };
-    Error::new(
-        code,
-        format!("{status} with {kind}, which is no answer of Vault"),
-    )
-    .advise("look at what stands between the node and Vault: a proxy, a load balancer")
+    Error::new(code, format!("{status} with {kind}, which is no answer of Vault"))
+        .advise("look at what stands between the node and Vault: a proxy, a load balancer")
 }
 
 /// Vault's words in one line: `2 errors occurred:\n\t* a\n\t* b` becomes `a, b`.
@@ -165,12 +157,7 @@ fn fold(errors: &[String]) -> String {
     for error in errors {
         let items: Vec<&str> = error.split("\n\t* ").collect();
         let counted = items.len() > 1 && items[0].ends_with("occurred:");
-        parts.extend(
-            items
-                .iter()
-                .skip(usize::from(counted))
-                .map(|item| clean(item)),
-        );
+        parts.extend(items.iter().skip(usize::from(counted)).map(|item| clean(item)));
     }
     parts.retain(|part| !part.is_empty());
     parts.join(", ")
@@ -178,14 +165,9 @@ fn fold(errors: &[String]) -> String {
 
 /// White space folded, control characters dropped, what looks like a token blackened.
 fn clean(text: &str) -> String {
-    let text = text.replace(
-        |letter: char| letter.is_control() || letter.is_whitespace(),
-        " ",
-    );
+    let text = text.replace(|letter: char| letter.is_control() || letter.is_whitespace(), " ");
     let words = text.split(' ').filter(|word| !word.is_empty());
-    let words: Vec<&str> = words
-        .map(|word| if is_token(word) { "***" } else { word })
-        .collect();
+    let words: Vec<&str> = words.map(|word| if is_token(word) { "***" } else { word }).collect();
     words.join(" ")
 }
 

@@ -32,10 +32,7 @@ impl Cgroup {
                 named: named.is_dir().then(|| named.join(slot.name())),
             }
         } else {
-            Self {
-                unified: top.join(slot.name()),
-                named: None,
-            }
+            Self { unified: top.join(slot.name()), named: None }
         };
         cgroup.renew()?;
         Ok(cgroup)

@@ -62,9 +62,7 @@ pub(super) fn run(mut command: Command, limit: Duration, input: &[u8]) -> Result
     command.stderr(stderr.try_clone().map_err(failed)?);
     let mut child = command.process_group(0).spawn().map_err(failed)?;
     let Some(status) = wait(&mut child, limit).map_err(failed)? else {
-        return Err(MachineError::new(format!(
-            "{program}: not done in {limit:?}, killed"
-        )));
+        return Err(MachineError::new(format!("{program}: not done in {limit:?}, killed")));
     };
     let bytes = read(stdout).map_err(failed)?;
     Ok(Output {
@@ -76,11 +74,7 @@ pub(super) fn run(mut command: Command, limit: Duration, input: &[u8]) -> Result
 }
 
 fn files() -> std::io::Result<(File, File, File)> {
-    Ok((
-        tempfile::tempfile()?,
-        tempfile::tempfile()?,
-        tempfile::tempfile()?,
-    ))
+    Ok((tempfile::tempfile()?, tempfile::tempfile()?, tempfile::tempfile()?))
 }
 
 fn read(mut file: File) -> std::io::Result<Vec<u8>> {

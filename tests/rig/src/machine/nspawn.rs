@@ -48,17 +48,13 @@ impl Nspawn {
     /// in a namespace of its own. Errors where systemd-nspawn has given up.
     pub(super) fn find_init(&mut self) -> Result<()> {
         if let Ok(Some(status)) = self.child.try_wait() {
-            return Err(MachineError::new(format!(
-                "systemd-nspawn gave up: {status}"
-            )));
+            return Err(MachineError::new(format!("systemd-nspawn gave up: {status}")));
         }
         if self.init.is_none() {
             let pid = self.child.id();
             let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
             let children = children.unwrap_or_default();
-            let mut pids = children
-                .split_whitespace()
-                .filter_map(|pid| pid.parse().ok());
+            let mut pids = children.split_whitespace().filter_map(|pid| pid.parse().ok());
             self.init = pids.find(|&pid| is_init(pid));
         }
         Ok(())
@@ -109,10 +105,7 @@ fn arguments(options: &MachineOptions, disk: &Disk, network: &Network) -> Vec<St
     .map(str::to_owned)
     .to_vec();
     arguments.push(format!("--directory={}", disk.root().display()));
-    arguments.push(format!(
-        "--network-namespace-path={}",
-        network.path().display()
-    ));
+    arguments.push(format!("--network-namespace-path={}", network.path().display()));
     // Two tests may both have a machine whose host name is node0; systemd-nspawn keeps files by the
     // machine's name.
     arguments.push(format!("--machine={}", network.name()));

@@ -36,9 +36,7 @@ fn a_machine_boots_loses_its_power_and_boots_again() {
     machine
         .write("/etc/systemd/system/heart.service", UNIT.as_bytes(), 0o644)
         .expect("files are written before the first boot");
-    let wants = machine
-        .root()
-        .join("etc/systemd/system/multi-user.target.wants");
+    let wants = machine.root().join("etc/systemd/system/multi-user.target.wants");
     std::fs::create_dir_all(&wants).expect("a directory on its disk");
     symlink("../heart.service", wants.join("heart.service")).expect("the unit is enabled");
     machine.boot().expect("it boots");
@@ -47,58 +45,29 @@ fn a_machine_boots_loses_its_power_and_boots_again() {
     assert_eq!(state, "running", "{failed}");
     assert_eq!(machine.exec_ok(&["hostname"]).expect("exec"), "alpha\n");
 
-    let refused = machine
-        .exec(&["sh", "-c", "echo no >&2; exit 3"])
-        .expect("exec");
-    assert_eq!(
-        (refused.status.code(), refused.stderr.as_str()),
-        (Some(3), "no\n")
-    );
+    let refused = machine.exec(&["sh", "-c", "echo no >&2; exit 3"]).expect("exec");
+    assert_eq!((refused.status.code(), refused.stderr.as_str()), (Some(3), "no\n"));
     let hung = machine.exec_within(Duration::from_millis(200), &["sleep", "1000"]);
     assert!(hung.expect_err("a deadline").to_string().contains("killed"));
 
-    machine
-        .wait_unit("heart.service", "active", LIMIT)
-        .expect("the unit runs");
-    let pid = machine
-        .main_pid("heart.service")
-        .expect("a pid")
-        .expect("a process");
-    machine
-        .kill("heart.service", "SIGKILL")
-        .expect("a signal is sent");
-    let again = || {
-        machine
-            .main_pid("heart.service")
-            .ok()?
-            .filter(|&now| now != pid)
-    };
+    machine.wait_unit("heart.service", "active", LIMIT).expect("the unit runs");
+    let pid = machine.main_pid("heart.service").expect("a pid").expect("a process");
+    machine.kill("heart.service", "SIGKILL").expect("a signal is sent");
+    let again = || machine.main_pid("heart.service").ok()?.filter(|&now| now != pid);
     wait_for("systemd restarts the unit", LIMIT, again).expect("it is restarted");
 
-    machine
-        .write("/var/lib/kept", b"\x00\xff", 0o600)
-        .expect("a file");
-    machine
-        .write("/run/lost", b"", 0o600)
-        .expect("a volatile file");
+    machine.write("/var/lib/kept", b"\x00\xff", 0o600).expect("a file");
+    machine.write("/run/lost", b"", 0o600).expect("a volatile file");
     let init = machine.init().expect("it runs");
     machine.kill_power().expect("the power is gone");
     assert!(is_gone(init));
-    assert!(
-        machine
-            .journal("heart.service")
-            .expect("off, too")
-            .contains("beating")
-    );
+    assert!(machine.journal("heart.service").expect("off, too").contains("beating"));
 
     machine.boot().expect("it boots again");
     let state = machine.settled(LIMIT).expect("it settles");
     let failed = machine.exec_ok(&["systemctl", "--failed"]).expect("exec");
     assert_eq!(state, "running", "{failed}");
-    assert_eq!(
-        machine.read("/var/lib/kept").expect("it was kept"),
-        b"\x00\xff"
-    );
+    assert_eq!(machine.read("/var/lib/kept").expect("it was kept"), b"\x00\xff");
     assert!(machine.read("/run/lost").is_err());
     machine.power_off().expect("it shuts down");
     assert!(machine.exec(&["true"]).is_err());
@@ -115,17 +84,10 @@ fn two_machines_do_not_meet_and_leave_nothing_behind() {
     assert_ne!(one.ip(), two.ip());
     let host = one.host_ip().to_string();
     let ping = ["sh", "-c", "ip route get \"$0\" && hostname", &host];
-    assert!(
-        one.exec_ok(&ping)
-            .expect("a route to the host")
-            .contains("eth0")
-    );
+    assert!(one.exec_ok(&ping).expect("a route to the host").contains("eth0"));
     one.write("/etc/mine", b"", 0o644).expect("a file");
     assert!(two.read("/etc/mine").is_err());
-    assert!(
-        two.exec_ok(&["systemctl", "is-active", "basic.target"])
-            .is_ok()
-    );
+    assert!(two.exec_ok(&["systemctl", "is-active", "basic.target"]).is_ok());
 
     let (root, init) = (one.root().to_owned(), one.init().expect("it runs"));
     drop(one);

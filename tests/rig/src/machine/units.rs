@@ -8,28 +8,14 @@ impl Machine {
     /// What a unit (and systemd about it) wrote to the journal, of all boots, oldest first. Works
     /// on a machine that is off as well.
     pub fn journal(&self, unit: &str) -> Result<String> {
-        let argv = [
-            "journalctl",
-            "--quiet",
-            "--no-pager",
-            "--output=short-precise",
-            "--unit",
-            unit,
-        ];
+        let argv =
+            ["journalctl", "--quiet", "--no-pager", "--output=short-precise", "--unit", unit];
         command::run(self.inside(&argv), EXEC_LIMIT, &[])?.ok(&argv)
     }
 
     /// One property of a unit as `systemctl show` prints it, for example `StatusText`, `NRestarts`.
     pub fn unit_property(&self, unit: &str, property: &str) -> Result<String> {
-        let argv = [
-            "systemctl",
-            "show",
-            "--value",
-            "--property",
-            property,
-            "--",
-            unit,
-        ];
+        let argv = ["systemctl", "show", "--value", "--property", property, "--", unit];
         Ok(self.exec_ok(&argv)?.trim_end().to_owned())
     }
 
@@ -41,27 +27,21 @@ impl Machine {
     /// The main process of a unit, as the machine numbers it; `None` where there is none.
     pub fn main_pid(&self, unit: &str) -> Result<Option<u32>> {
         let pid = self.unit_property(unit, "MainPID")?;
-        let pid: u32 = pid
-            .parse()
-            .map_err(|_| self.error(&format!("MainPID of {unit} is '{pid}'")))?;
+        let pid: u32 =
+            pid.parse().map_err(|_| self.error(&format!("MainPID of {unit} is '{pid}'")))?;
         Ok((pid != 0).then_some(pid))
     }
 
     /// Waits until a unit is in this state; the error says in which it is instead, and its journal.
     pub fn wait_unit(&self, unit: &str, state: &str, limit: Duration) -> Result<()> {
         let what = format!("{unit} is {state}");
-        let waited = wait_for(&what, limit, || {
-            (self.unit_state(unit).ok()? == state).then_some(())
-        });
+        let waited =
+            wait_for(&what, limit, || (self.unit_state(unit).ok()? == state).then_some(()));
         waited.map_err(|error| {
-            let now = self
-                .unit_state(unit)
-                .unwrap_or_else(|error| error.to_string());
+            let now = self.unit_state(unit).unwrap_or_else(|error| error.to_string());
             let journal = self.journal(unit).unwrap_or_else(|error| error.to_string());
             let start = tail(&journal, 4000);
-            MachineError::new(format!(
-                "{error}; it is {now}; the end of its journal:\n{start}"
-            ))
+            MachineError::new(format!("{error}; it is {now}; the end of its journal:\n{start}"))
         })
     }
 

@@ -55,27 +55,13 @@ impl KubeletOptions {
 /// (`Flavour::Kube`) before it boots. The certificates are the caller's business.
 pub fn install(machine: &Machine, options: &KubeletOptions) -> Result<()> {
     let configuration = text(&configuration(options));
-    machine.write(
-        "/etc/kubernetes/kubelet.yaml",
-        configuration.as_bytes(),
-        0o644,
-    )?;
+    machine.write("/etc/kubernetes/kubelet.yaml", configuration.as_bytes(), 0o644)?;
     let pod = text(&static_pod("still"));
-    machine.write(
-        "/etc/kubernetes/manifests/still.yaml",
-        pod.as_bytes(),
-        0o644,
-    )?;
-    let flags = format!(
-        "FLAGS=--hostname-override={} --node-ip={}\n",
-        options.node_name, options.node_ip
-    );
+    machine.write("/etc/kubernetes/manifests/still.yaml", pod.as_bytes(), 0o644)?;
+    let flags =
+        format!("FLAGS=--hostname-override={} --node-ip={}\n", options.node_name, options.node_ip);
     machine.write("/etc/kubernetes/kubelet.env", flags.as_bytes(), 0o644)?;
-    machine.write(
-        "/etc/systemd/system/kubelet.service",
-        UNIT.as_bytes(),
-        0o644,
-    )?;
+    machine.write("/etc/systemd/system/kubelet.service", UNIT.as_bytes(), 0o644)?;
     let link = machine.root().join(WANTS).join("kubelet.service");
     std::os::unix::fs::symlink("../kubelet.service", &link)
         .map_err(|error| MachineError::new(format!("{}: {error}", link.display())))

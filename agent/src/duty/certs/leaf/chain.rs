@@ -28,12 +28,7 @@ pub fn check_chain(material: &Material, pinned: &[Authority], now: Timestamp) ->
     let leaf = sent.remove(0);
     let read = Leaf::from_parsed(&leaf.parsed()?, leaf.fingerprint.clone())?;
     let judged = now.min(read.not_after).max(read.not_before);
-    let case = Case {
-        leaf: &leaf,
-        sent: &sent,
-        pinned,
-        now,
-    };
+    let case = Case { leaf: &leaf, sent: &sent, pinned, now };
     let Err(error) = case.verify(&read, judged) else {
         return Ok(());
     };
@@ -48,9 +43,7 @@ pub(super) fn may_sign(authority: &Authority) -> bool {
         Ok(usage) => usage.is_none_or(|usage| usage.value.key_cert_sign()),
         Err(_) => false,
     };
-    authority
-        .parsed()
-        .is_ok_and(|parsed| parsed.is_ca() && usage(&parsed))
+    authority.parsed().is_ok_and(|parsed| parsed.is_ca() && usage(&parsed))
 }
 
 struct Case<'a> {
@@ -119,10 +112,7 @@ impl Case<'_> {
         if let Some(ca) = self.pinned.iter().chain(offered).find(same_key)
             && !signed(ca, self.leaf)
         {
-            return bad(format!(
-                "the signature of authority {} does not verify",
-                ca.subject()
-            ));
+            return bad(format!("the signature of authority {} does not verify", ca.subject()));
         }
         let mut path: Vec<&Authority> = Vec::new();
         while let Some(next) = offered.iter().find(|ca| {
@@ -138,11 +128,7 @@ impl Case<'_> {
             .iter()
             .map(|ca| format!("{} (SHA-256 {})", ca.subject(), ca.fingerprint))
             .collect();
-        let issuer = if told.is_empty() {
-            self.by_name()
-        } else {
-            told.join(", under ")
-        };
+        let issuer = if told.is_empty() { self.by_name() } else { told.join(", under ") };
         let text = format!("issued by {issuer}, which is not in the pinned bundle");
         Error::new(Code::IssuerUnknown, text).advise(
             "if the authority was replaced on purpose, add its certificate to the pinned bundle; \
@@ -174,9 +160,7 @@ fn verify_path(
         let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.into())
             .build()
             .map_err(|error| rustls::Error::General(error.to_string()))?;
-        return verifier
-            .verify_client_cert(&der(leaf), chain, at)
-            .map(|_| ());
+        return verifier.verify_client_cert(&der(leaf), chain, at).map(|_| ());
     }
     let algorithms = provider.signature_verification_algorithms.all;
     let (end, roots) = (der(leaf), Arc::new(roots));
@@ -234,23 +218,15 @@ fn names_key(authority: &Authority, certificate: &Authority) -> bool {
 }
 
 fn authority_key<'a>(parsed: &X509Certificate<'a>) -> Option<&'a [u8]> {
-    parsed
-        .extensions()
-        .iter()
-        .find_map(|extension| match extension.parsed_extension() {
-            ParsedExtension::AuthorityKeyIdentifier(id) => {
-                id.key_identifier.as_ref().map(|id| id.0)
-            }
-            _ => None,
-        })
+    parsed.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::AuthorityKeyIdentifier(id) => id.key_identifier.as_ref().map(|id| id.0),
+        _ => None,
+    })
 }
 
 fn subject_key<'a>(parsed: &X509Certificate<'a>) -> Option<&'a [u8]> {
-    parsed
-        .extensions()
-        .iter()
-        .find_map(|extension| match extension.parsed_extension() {
-            ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0),
-            _ => None,
-        })
+    parsed.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0),
+        _ => None,
+    })
 }

@@ -19,22 +19,10 @@ pub fn check_names(leaf: &Leaf, names: &Names) -> Result<()> {
     let lower = |names: &[String]| names.iter().map(|name| name.to_ascii_lowercase()).collect();
     let same = |names: &[String]| names.iter().cloned().collect();
     let checks = [
-        differ(
-            "common name",
-            &same(&leaf.common_names),
-            &one(&names.common_name),
-        ),
-        differ(
-            "organisation",
-            &same(&leaf.organizations),
-            &same(&names.organizations),
-        ),
+        differ("common name", &same(&leaf.common_names), &one(&names.common_name)),
+        differ("organisation", &same(&leaf.organizations), &same(&names.organizations)),
         differ("DNS name", &lower(&leaf.dns), &lower(&names.dns)),
-        differ(
-            "address",
-            &leaf.ips.iter().copied().collect(),
-            &addresses(&names.ips)?,
-        ),
+        differ("address", &leaf.ips.iter().copied().collect(), &addresses(&names.ips)?),
         differ("URI", &same(&leaf.uris), &same(&names.uris)),
         differ("other name", &same(&leaf.others), &BTreeSet::new()),
         (leaf.common_names.len() > 1).then(|| "more than one common name".to_owned()),
@@ -56,8 +44,7 @@ fn addresses(texts: &[String]) -> Result<BTreeSet<IpAddr>> {
     texts
         .iter()
         .map(|text| {
-            text.parse()
-                .map_err(|_| Error::new(Code::Config, format!("{text:?} is no address")))
+            text.parse().map_err(|_| Error::new(Code::Config, format!("{text:?} is no address")))
         })
         .collect()
 }
@@ -69,11 +56,7 @@ fn differ<T: Ord + ToString>(
     asked: &BTreeSet<T>,
 ) -> Option<String> {
     let list = |names: Vec<&T>| {
-        let few: Vec<String> = names
-            .iter()
-            .take(5)
-            .map(|name| shown(&name.to_string()))
-            .collect();
+        let few: Vec<String> = names.iter().take(5).map(|name| shown(&name.to_string())).collect();
         let more = if names.len() > 5 { " and more" } else { "" };
         (!few.is_empty()).then(|| format!("{}{more}", few.join(", ")))
     };
@@ -104,19 +87,14 @@ pub fn check_usage(leaf: &Leaf, usage: Usage) -> Result<()> {
         (false, true) => "clients (client_flag)",
         (true, true) => "servers and clients (server_flag, client_flag)",
     };
-    Err(
-        bad(format!("its extended key usage does not allow {missing}"))
-            .advise("set that flag of the PKI role to true"),
-    )
+    Err(bad(format!("its extended key usage does not allow {missing}"))
+        .advise("set that flag of the PKI role to true"))
 }
 
 /// It has begun and has not ended.
 pub fn check_validity(leaf: &Leaf, now: Timestamp) -> Result<()> {
     let text = if leaf.not_after <= leaf.not_before {
-        format!(
-            "it ends at {} before it begins at {}",
-            leaf.not_after, leaf.not_before
-        )
+        format!("it ends at {} before it begins at {}", leaf.not_after, leaf.not_before)
     } else if now < leaf.not_before {
         format!("it begins at {}, and it is {now}", leaf.not_before)
     } else if leaf.not_after <= now {

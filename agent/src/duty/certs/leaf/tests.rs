@@ -57,23 +57,16 @@ fn names_are_ours_and_nothing_more() {
             "common name \"other\" instead of \"node\"",
         ),
         (
-            |p| {
-                p.distinguished_name
-                    .push(DnType::CustomDnType(vec![2, 5, 4, 3]), "admin")
-            },
+            |p| p.distinguished_name.push(DnType::CustomDnType(vec![2, 5, 4, 3]), "admin"),
             "common name \"admin\" was not asked for; more than one common name",
         ),
         (
-            |p| {
-                p.distinguished_name
-                    .push(DnType::CustomDnType(vec![2, 5, 4, 3]), "node")
-            },
+            |p| p.distinguished_name.push(DnType::CustomDnType(vec![2, 5, 4, 3]), "node"),
             "more than one common name",
         ),
         (
             |p| {
-                p.distinguished_name
-                    .push(DnType::CustomDnType(vec![2, 5, 4, 10]), "system:masters")
+                p.distinguished_name.push(DnType::CustomDnType(vec![2, 5, 4, 10]), "system:masters")
             },
             "organisation \"system:masters\" was not asked for",
         ),
@@ -82,57 +75,34 @@ fn names_are_ours_and_nothing_more() {
             "organisation \"system:nodes\" is missing",
         ),
         (
-            |p| {
-                p.subject_alt_names
-                    .push(SanType::DnsName("*.example".try_into().unwrap()))
-            },
+            |p| p.subject_alt_names.push(SanType::DnsName("*.example".try_into().unwrap())),
             "DNS name \"*.example\" was not asked for",
         ),
-        (
-            |p| drop(p.subject_alt_names.remove(0)),
-            "DNS name \"node.example\" is missing",
-        ),
+        (|p| drop(p.subject_alt_names.remove(0)), "DNS name \"node.example\" is missing"),
         (
             |p| p.subject_alt_names[1] = SanType::IpAddress([10, 0, 0, 2].into()),
             "address \"10.0.0.2\" instead of \"10.0.0.1\"",
         ),
         (
-            |p| {
-                p.subject_alt_names
-                    .push(SanType::URI("spiffe://x/admin".try_into().unwrap()))
-            },
+            |p| p.subject_alt_names.push(SanType::URI("spiffe://x/admin".try_into().unwrap())),
             "URI \"spiffe://x/admin\" was not asked for",
         ),
         (
-            |p| {
-                p.subject_alt_names
-                    .push(SanType::Rfc822Name("a@b.c".try_into().unwrap()))
-            },
+            |p| p.subject_alt_names.push(SanType::Rfc822Name("a@b.c".try_into().unwrap())),
             "other name \"email a@b.c\" was not asked for",
         ),
         (
-            |p| {
-                p.subject_alt_names
-                    .push(SanType::OtherName((vec![1, 2, 3], "x".into())))
-            },
+            |p| p.subject_alt_names.push(SanType::OtherName((vec![1, 2, 3], "x".into()))),
             "other name \"OtherName(",
         ),
-        (
-            |p| p.subject_alt_names.clear(),
-            "DNS name \"node.example\" is missing; address",
-        ),
+        (|p| p.subject_alt_names.clear(), "DNS name \"node.example\" is missing; address"),
     ];
     for (change, expected) in cases {
         let mut params = params("node");
         change(&mut params);
         let found = check_names(&leaf_of(&params), &names());
-        let text = found
-            .as_ref()
-            .map_or_else(|error| format!("{error:#}"), |()| String::new());
-        assert!(
-            text.starts_with(expected),
-            "{text:?} where {expected:?} was expected"
-        );
+        let text = found.as_ref().map_or_else(|error| format!("{error:#}"), |()| String::new());
+        assert!(text.starts_with(expected), "{text:?} where {expected:?} was expected");
         assert_eq!(text.is_empty(), expected.is_empty(), "{text}");
         if let Err(error) = found {
             assert_eq!(error.code(), Code::NamesWrong);
@@ -143,17 +113,12 @@ fn names_are_ours_and_nothing_more() {
 #[test]
 fn a_strangers_names_are_escaped_and_cut_in_texts() {
     let mut params = params("node");
-    params
-        .distinguished_name
-        .push(DnType::CommonName, format!("\x1b[31m\n{}", "x".repeat(500)));
+    params.distinguished_name.push(DnType::CommonName, format!("\x1b[31m\n{}", "x".repeat(500)));
     for index in 0..50 {
         let name = format!("n{index}.example").try_into().unwrap();
         params.subject_alt_names.push(SanType::DnsName(name));
     }
-    let text = format!(
-        "{:#}",
-        check_names(&leaf_of(&params), &names()).unwrap_err()
-    );
+    let text = format!("{:#}", check_names(&leaf_of(&params), &names()).unwrap_err());
     assert!(text.len() < 500 && !text.contains(['\x1b', '\n']), "{text}");
     assert!(text.contains("and more"), "{text}");
 }
@@ -199,11 +164,7 @@ fn validity_is_judged_by_the_second() {
             assert_eq!(error.code(), Code::ValidityWrong);
         }
     }
-    let inverted = Leaf {
-        not_before: leaf.not_after,
-        not_after: leaf.not_before,
-        ..leaf
-    };
+    let inverted = Leaf { not_before: leaf.not_after, not_after: leaf.not_before, ..leaf };
     assert!(check_validity(&inverted, now()).is_err());
 }
 
@@ -212,16 +173,8 @@ fn a_key_fits_its_own_certificate_only() {
     let (one, other) = (material("one"), material("other"));
     let leaf = Leaf::of(&one).unwrap();
     assert!(check_key(&leaf, &one).is_ok());
-    for key in [
-        other.key.expose(),
-        "",
-        "-----BEGIN PRIVATE KEY-----",
-        &one.cert,
-    ] {
-        let swapped = Material {
-            key: Secret::new(key.to_owned()),
-            ..one.clone()
-        };
+    for key in [other.key.expose(), "", "-----BEGIN PRIVATE KEY-----", &one.cert] {
+        let swapped = Material { key: Secret::new(key.to_owned()), ..one.clone() };
         let error = check_key(&leaf, &swapped).unwrap_err();
         assert_eq!(error.code(), Code::CertificateBad);
     }
@@ -241,11 +194,7 @@ fn refused(material: &Material, pinned: &[&Ca], code: Code, text: &str) {
 
 #[test]
 fn authorities_of_every_kind_of_key_verify() {
-    for algorithm in [
-        &PKCS_ECDSA_P256_SHA256,
-        &PKCS_ECDSA_P384_SHA384,
-        &PKCS_ED25519,
-    ] {
+    for algorithm in [&PKCS_ECDSA_P256_SHA256, &PKCS_ECDSA_P384_SHA384, &PKCS_ED25519] {
         let ca = Ca::root(Ca::params("root"), algorithm);
         let other = Ca::new("another");
         let material = ca.material(&params("node"));
@@ -255,12 +204,7 @@ fn authorities_of_every_kind_of_key_verify() {
     client.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     let ca = Ca::new("root");
     assert_eq!(chain(&ca.material(&client), &[&ca]), Ok(()));
-    refused(
-        &ca.material(&client),
-        &[&Ca::new("x")],
-        Code::IssuerUnknown,
-        "\"CN=root\"",
-    );
+    refused(&ca.material(&client), &[&Ca::new("x")], Code::IssuerUnknown, "\"CN=root\"");
 }
 
 #[test]
@@ -270,25 +214,12 @@ fn intermediates_lead_up_to_a_pinned_root_or_are_pinned_themselves() {
     let (cert, key) = middle.sign(&params("node"));
     let sent = [middle.pem.clone(), root.pem.clone()];
     let material = Material::new(&cert, &sent, key, &root.bundle()).unwrap();
-    assert_eq!(
-        certificates(material.cert.as_bytes()).unwrap().len(),
-        2,
-        "no root is sent"
-    );
+    assert_eq!(certificates(material.cert.as_bytes()).unwrap().len(), 2, "no root is sent");
     assert_eq!(chain(&material, &[&root]), Ok(()));
     assert_eq!(chain(&material, &[&middle]), Ok(()));
-    let bare = Material {
-        cert,
-        issuers: Vec::new(),
-        ..material.clone()
-    };
+    let bare = Material { cert, issuers: Vec::new(), ..material.clone() };
     assert_eq!(chain(&bare, &[&middle]), Ok(()));
-    refused(
-        &bare,
-        &[&root],
-        Code::IssuerUnknown,
-        "\"CN=middle\" (key id ",
-    );
+    refused(&bare, &[&root], Code::IssuerUnknown, "\"CN=middle\" (key id ");
     let other = Ca::new("other");
     let path = format!(
         "\"CN=middle\" (SHA-256 {}), under \"CN=root\" (SHA-256 {})",
@@ -305,37 +236,17 @@ fn an_unknown_issuer_is_named_by_its_fingerprint() {
     let material = new.material(&params("node"));
     let fingerprint = new.bundle()[0].fingerprint.clone();
     refused(&material, &[&old], Code::IssuerUnknown, &fingerprint);
-    assert_eq!(
-        chain(&material, &[&old, &new]),
-        Ok(()),
-        "the union of old and new"
-    );
+    assert_eq!(chain(&material, &[&old, &new]), Ok(()), "the union of old and new");
 }
 
 #[test]
 fn an_authority_that_may_not_or_no_longer_sign_is_refused() {
     type Change = fn(&mut CertificateParams);
     let cases: [(Change, Code, &str); 4] = [
-        (
-            |p| p.not_after = date_time_ymd(2026, 6, 15),
-            Code::ValidityWrong,
-            "not valid now",
-        ),
-        (
-            |p| p.not_before = date_time_ymd(2026, 8, 1),
-            Code::ValidityWrong,
-            "not valid now",
-        ),
-        (
-            |p| p.is_ca = IsCa::NoCa,
-            Code::CertificateBad,
-            "does not verify",
-        ),
-        (
-            |p| p.key_usages = vec![KeyUsagePurpose::CrlSign],
-            Code::CertificateBad,
-            "not verify",
-        ),
+        (|p| p.not_after = date_time_ymd(2026, 6, 15), Code::ValidityWrong, "not valid now"),
+        (|p| p.not_before = date_time_ymd(2026, 8, 1), Code::ValidityWrong, "not valid now"),
+        (|p| p.is_ca = IsCa::NoCa, Code::CertificateBad, "does not verify"),
+        (|p| p.key_usages = vec![KeyUsagePurpose::CrlSign], Code::CertificateBad, "not verify"),
     ];
     for (change, code, text) in cases {
         let mut root = Ca::params("root");
@@ -353,10 +264,7 @@ fn constraints_of_the_path_hold() {
     assert_eq!(chain(&root.material(&params("node")), &[&root]), Ok(()));
     let middle = root.below(Ca::params("middle"));
     let deep = middle.material(&params("node"));
-    assert!(
-        chain(&deep, &[&root]).is_err(),
-        "the root allows no intermediate"
-    );
+    assert!(chain(&deep, &[&root]).is_err(), "the root allows no intermediate");
 
     let mut narrow = Ca::params("root");
     narrow.name_constraints = Some(NameConstraints {
@@ -367,28 +275,19 @@ fn constraints_of_the_path_hold() {
         excluded_subtrees: Vec::new(),
     });
     let ca = Ca::root(narrow, &PKCS_ECDSA_P256_SHA256);
-    assert!(
-        chain(&ca.material(&params("node")), &[&ca]).is_err(),
-        "node.example is not permitted"
-    );
+    assert!(chain(&ca.material(&params("node")), &[&ca]).is_err(), "node.example is not permitted");
 
     let root = Ca::new("root");
     let mut ordinary = params("middle");
     ordinary.is_ca = IsCa::ExplicitNoCa;
     let forger = root.below(ordinary);
-    assert!(
-        chain(&forger.material(&params("node")), &[&root]).is_err(),
-        "a leaf signed a leaf"
-    );
+    assert!(chain(&forger.material(&params("node")), &[&root]).is_err(), "a leaf signed a leaf");
 
     let mut strange = params("node");
     let mut extension = CustomExtension::from_oid_content(&[1, 2, 3, 4], vec![5, 0]);
     extension.set_criticality(true);
     strange.custom_extensions = vec![extension];
-    assert!(
-        chain(&root.material(&strange), &[&root]).is_err(),
-        "critical and unknown"
-    );
+    assert!(chain(&root.material(&strange), &[&root]).is_err(), "critical and unknown");
 }
 
 #[test]
@@ -436,10 +335,7 @@ fn bundles_are_read_with_limits_and_hold_authorities_only() {
 #[test]
 fn a_union_has_each_authority_once_in_a_stable_order() {
     let [a, b, c] = ["a", "b", "c"].map(|name| Ca::new(name).bundle().remove(0));
-    let (first, second) = (
-        [b.clone(), a.clone(), b.clone()],
-        [a.clone(), c.clone(), b.clone()],
-    );
+    let (first, second) = ([b.clone(), a.clone(), b.clone()], [a.clone(), c.clone(), b.clone()]);
     let all = union(&first, &second);
     assert_eq!(all, [b, a, c]);
     assert_eq!(certificates(pem(&all).as_bytes()).unwrap(), all);
@@ -457,14 +353,8 @@ fn no_altered_certificate_passes() {
         for change in [0x01, 0x80, 0xff] {
             let mut altered = der.clone();
             altered[index] ^= change;
-            let certificate = Authority {
-                der: altered,
-                fingerprint: String::new(),
-            };
-            let material = Material {
-                cert: pem(&[certificate]),
-                ..good.clone()
-            };
+            let certificate = Authority { der: altered, fingerprint: String::new() };
+            let material = Material { cert: pem(&[certificate]), ..good.clone() };
             if let Ok(leaf) = Leaf::of(&material) {
                 // Whatever they say, they must return.
                 check_names(&leaf, &names()).ok();
@@ -473,11 +363,7 @@ fn no_altered_certificate_passes() {
                 check_key(&leaf, &material).ok();
             }
             let passed = check_chain(&material, &pinned, now()).is_ok();
-            assert!(
-                !passed,
-                "byte {index} of {} altered by {change:#x}",
-                der.len()
-            );
+            assert!(!passed, "byte {index} of {} altered by {change:#x}", der.len());
         }
     }
 }

@@ -42,20 +42,14 @@ impl Ca {
     ) -> Ca {
         let key = KeyPair::generate_for(algorithm).unwrap();
         let pem = params.self_signed(&key).unwrap().pem();
-        Ca {
-            issuer: Issuer::new(params, key),
-            pem,
-        }
+        Ca { issuer: Issuer::new(params, key), pem }
     }
 
     /// An authority below this one.
     pub(in crate::duty::certs) fn below(&self, params: CertificateParams) -> Ca {
         let key = KeyPair::generate().unwrap();
         let pem = params.signed_by(&key, &self.issuer).unwrap().pem();
-        Ca {
-            issuer: Issuer::new(params, key),
-            pem,
-        }
+        Ca { issuer: Issuer::new(params, key), pem }
     }
 
     /// A certificate with these parameters and its key, both PEM.
@@ -80,21 +74,15 @@ impl Ca {
 /// A certificate for servers and clients.
 pub(in crate::duty::certs) fn params(common_name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
-    params
-        .distinguished_name
-        .push(DnType::CommonName, common_name);
-    params
-        .distinguished_name
-        .push(DnType::OrganizationName, "system:nodes");
+    params.distinguished_name.push(DnType::CommonName, common_name);
+    params.distinguished_name.push(DnType::OrganizationName, "system:nodes");
     params.subject_alt_names = vec![
         SanType::DnsName("node.example".try_into().unwrap()),
         SanType::IpAddress([10, 0, 0, 1].into()),
         SanType::URI("spiffe://example/node".try_into().unwrap()),
     ];
-    params.extended_key_usages = vec![
-        ExtendedKeyUsagePurpose::ServerAuth,
-        ExtendedKeyUsagePurpose::ClientAuth,
-    ];
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     params.use_authority_key_identifier_extension = true;
     params.not_before = date_time_ymd(2026, 6, 1);
     params.not_after = date_time_ymd(2026, 12, 1);

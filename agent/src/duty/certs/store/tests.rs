@@ -13,29 +13,20 @@ fn archive() -> (tempfile::TempDir, Archive) {
 }
 
 fn numbers(archive: &Archive) -> Vec<u64> {
-    archive
-        .list()
-        .unwrap()
-        .into_iter()
-        .map(|generation| generation.0)
-        .collect()
+    archive.list().unwrap().into_iter().map(|generation| generation.0).collect()
 }
 
 #[test]
 fn a_generation_comes_back_as_it_was_kept() {
     let (dir, archive) = archive();
-    let kept = material("node")
-        .trusting_also(&Ca::new("old").bundle())
-        .unwrap();
+    let kept = material("node").trusting_also(&Ca::new("old").bundle()).unwrap();
     archive.save(Generation(1), &kept).unwrap();
     let back = archive.load(Generation(1)).unwrap();
     assert_eq!(back.cert, kept.cert);
     assert_eq!(back.key.expose(), kept.key.expose());
     assert_eq!(leaf::bundle(&back.ca).unwrap().len(), 2);
     assert_eq!(leaf::bundle(&back.pinned).unwrap().len(), 1);
-    let place = dir
-        .path()
-        .join("var/lib/nodeagent/archive/kubelet-server/00000001");
+    let place = dir.path().join("var/lib/nodeagent/archive/kubelet-server/00000001");
     let mode = |path: &Path| {
         use std::os::unix::fs::PermissionsExt;
         fs::metadata(path).unwrap().permissions().mode() & 0o7777
@@ -48,30 +39,15 @@ fn a_generation_comes_back_as_it_was_kept() {
         .map(|path| path.file_name().unwrap().to_string_lossy().into_owned())
         .collect();
     names.sort();
-    assert_eq!(
-        names,
-        ["ca.pem", "cert.pem", "key.pem", "pair.pem", "pinned.pem"]
-    );
+    assert_eq!(names, ["ca.pem", "cert.pem", "key.pem", "pair.pem", "pinned.pem"]);
 }
 
 #[test]
 fn numbers_are_names_of_exactly_one_form() {
     assert_eq!(Generation(7).to_string(), "00000007");
     assert_eq!(Generation::parse("00000007"), Some(Generation(7)));
-    assert_eq!(
-        Generation::parse("123456789"),
-        Some(Generation(123_456_789))
-    );
-    for name in [
-        "7",
-        "0000007",
-        "000000007",
-        "+0000007",
-        "0000000x",
-        "",
-        "current",
-        "-0000001",
-    ] {
+    assert_eq!(Generation::parse("123456789"), Some(Generation(123_456_789)));
+    for name in ["7", "0000007", "000000007", "+0000007", "0000000x", "", "current", "-0000001"] {
         assert_eq!(Generation::parse(name), None, "{name}");
     }
 }
@@ -88,10 +64,7 @@ fn the_newest_are_kept_and_strangers_are_left_alone() {
     archive.prune(KEPT).unwrap();
     assert_eq!(numbers(&archive), [3, 4, 5]);
     assert!(inside.join("backup").exists());
-    assert_eq!(
-        fs::read(inside.join(".00000001.nodeagent~/notes")).unwrap(),
-        b"mine"
-    );
+    assert_eq!(fs::read(inside.join(".00000001.nodeagent~/notes")).unwrap(), b"mine");
     assert!(archive.load(Generation(2)).is_err());
 }
 
@@ -100,9 +73,7 @@ fn a_generation_is_never_overwritten() {
     let (_dir, archive) = archive();
     let first = material("first");
     archive.save(Generation(1), &first).unwrap();
-    let error = archive
-        .save(Generation(1), &material("second"))
-        .unwrap_err();
+    let error = archive.save(Generation(1), &material("second")).unwrap_err();
     assert_eq!(error.code(), Code::Foreign);
     assert_eq!(archive.load(Generation(1)).unwrap().cert, first.cert);
 }
@@ -111,52 +82,21 @@ fn a_generation_is_never_overwritten() {
 fn what_was_tampered_with_is_told_with_its_path() {
     type Tamper = fn(&Path);
     let cases: [(Tamper, &str); 7] = [
-        (
-            |dir| fs::write(dir.join("cert.pem"), "").unwrap(),
-            "no certificate",
-        ),
-        (
-            |dir| fs::write(dir.join("key.pem"), [0xff, 0xfe]).unwrap(),
-            "not text",
-        ),
-        (
-            |dir| fs::write(dir.join("ca.pem"), "torn").unwrap(),
-            "ca.pem",
-        ),
-        (
-            |dir| fs::write(dir.join("pair.pem"), "").unwrap(),
-            "pair.pem",
-        ),
-        (
-            |dir| fs::remove_file(dir.join("pinned.pem")).unwrap(),
-            "pinned.pem",
-        ),
-        (
-            |dir| {
-                fs::copy(dir.join("cert.pem"), dir.join("key.pem"))
-                    .map(drop)
-                    .unwrap()
-            },
-            "key",
-        ),
-        (
-            |dir| fs::write(dir.join("ca.pem"), "x".repeat(300 << 10)).unwrap(),
-            "larger than",
-        ),
+        (|dir| fs::write(dir.join("cert.pem"), "").unwrap(), "no certificate"),
+        (|dir| fs::write(dir.join("key.pem"), [0xff, 0xfe]).unwrap(), "not text"),
+        (|dir| fs::write(dir.join("ca.pem"), "torn").unwrap(), "ca.pem"),
+        (|dir| fs::write(dir.join("pair.pem"), "").unwrap(), "pair.pem"),
+        (|dir| fs::remove_file(dir.join("pinned.pem")).unwrap(), "pinned.pem"),
+        (|dir| fs::copy(dir.join("cert.pem"), dir.join("key.pem")).map(drop).unwrap(), "key"),
+        (|dir| fs::write(dir.join("ca.pem"), "x".repeat(300 << 10)).unwrap(), "larger than"),
     ];
     for (tamper, expected) in cases {
         let (dir, archive) = archive();
         archive.save(Generation(1), &material("node")).unwrap();
-        tamper(
-            &dir.path()
-                .join("var/lib/nodeagent/archive/kubelet-server/00000001"),
-        );
+        tamper(&dir.path().join("var/lib/nodeagent/archive/kubelet-server/00000001"));
         let error = archive.load(Generation(1)).expect_err(expected);
         let text = format!("{error:#}");
-        assert!(
-            text.contains(expected) && text.contains("00000001"),
-            "{text}"
-        );
+        assert!(text.contains(expected) && text.contains("00000001"), "{text}");
     }
 }
 
@@ -167,10 +107,7 @@ fn an_answer_of_vault_becomes_material() {
     let chain = [new.pem.clone(), String::new()];
     let material = Material::new(&cert, &chain, key, &new.bundle()).unwrap();
     let material = material.trusting_also(&old.bundle()).unwrap();
-    assert_eq!(
-        leaf::bundle(&material.ca).unwrap(),
-        [new.bundle(), old.bundle()].concat()
-    );
+    assert_eq!(leaf::bundle(&material.ca).unwrap(), [new.bundle(), old.bundle()].concat());
     assert_eq!(leaf::bundle(&material.pinned).unwrap(), new.bundle());
     assert!(material.check().is_ok());
     let key = Secret::new(String::new());
@@ -200,11 +137,7 @@ fn no_crash_leaves_half_a_generation() {
         archive.save(next, &second).unwrap();
         archive.prune(KEPT).unwrap();
         let inside = dir.path().join("var/lib/nodeagent/archive/kubelet-server");
-        assert_eq!(
-            fs::read_dir(inside).unwrap().count(),
-            KEPT,
-            "after {changes} changes"
-        );
+        assert_eq!(fs::read_dir(inside).unwrap().count(), KEPT, "after {changes} changes");
         if done {
             assert!(changes > 20, "every change was counted");
             return;

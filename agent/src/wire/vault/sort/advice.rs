@@ -12,15 +12,10 @@ pub(super) fn unseal(_: &Call<'_>) -> Option<String> {
 
 /// The command that lets an instance start anew.
 fn delete(call: &Call<'_>) -> Option<String> {
-    let Call::Login {
-        mount, instance, ..
-    } = call
-    else {
+    let Call::Login { mount, instance, .. } = call else {
         return None;
     };
-    Some(format!(
-        "vault delete auth/{mount}/identity-accesslist/{instance}"
-    ))
+    Some(format!("vault delete auth/{mount}/identity-accesslist/{instance}"))
 }
 
 pub(super) fn foreign_nonce(call: &Call<'_>) -> Option<String> {
@@ -51,9 +46,7 @@ pub(super) fn outdated(call: &Call<'_>) -> Option<String> {
 
 pub(super) fn poisoned(call: &Call<'_>) -> Option<String> {
     let delete = delete(call)?;
-    Some(format!(
-        "an earlier log-in left a pendingTime that Vault cannot read; run: {delete}"
-    ))
+    Some(format!("an earlier log-in left a pendingTime that Vault cannot read; run: {delete}"))
 }
 
 pub(super) fn wrong_region(_: &Call<'_>) -> Option<String> {
@@ -121,10 +114,7 @@ pub(super) fn policy(call: &Call<'_>) -> Option<String> {
             "a policy of the login role must allow update on {} (and does the mount exist?)",
             call.path()
         ),
-        _ => format!(
-            "a policy of the login role must allow {}, as `default` does",
-            call.path()
-        ),
+        _ => format!("a policy of the login role must allow {}, as `default` does", call.path()),
     })
 }
 
@@ -151,9 +141,7 @@ pub(super) fn widen_pki_role(call: &Call<'_>) -> Option<String> {
     let Call::Sign { mount, role } = call else {
         return None;
     };
-    Some(format!(
-        "ask for what the role allows, or widen it: vault read {mount}/roles/{role}"
-    ))
+    Some(format!("ask for what the role allows, or widen it: vault read {mount}/roles/{role}"))
 }
 
 pub(super) fn no_pki_mount(call: &Call<'_>) -> Option<String> {

@@ -3,15 +3,8 @@
 use super::*;
 use crate::error::Kind;
 
-const LOGIN: Call<'_> = Call::Login {
-    mount: "aws-ec2",
-    role: "worker",
-    instance: "i-0aaa",
-};
-const SIGN: Call<'_> = Call::Sign {
-    mount: "pki-etcd",
-    role: "server",
-};
+const LOGIN: Call<'_> = Call::Login { mount: "aws-ec2", role: "worker", instance: "i-0aaa" };
+const SIGN: Call<'_> = Call::Sign { mount: "pki-etcd", role: "server" };
 
 fn json(status: u16, text: &str) -> Reply {
     Reply {
@@ -19,9 +12,7 @@ fn json(status: u16, text: &str) -> Reply {
         content_type: "application/json".into(),
         retry_after: None,
         location: None,
-        body: serde_json::json!({ "errors": [text] })
-            .to_string()
-            .into_bytes(),
+        body: serde_json::json!({ "errors": [text] }).to_string().into_bytes(),
     }
 }
 
@@ -49,68 +40,28 @@ fn what_a_log_in_is_told() {
 
 const LOGIN_TEXTS: &[(u16, &str, Code)] = &[
     (400, "client nonce mismatch", Code::NonceMismatch),
-    (
-        400,
-        "client nonce mismatch and instance meta-data incorrect",
-        Code::NonceMismatch,
-    ),
-    (
-        400,
-        "reauthentication is disabled",
-        Code::ReauthenticationDisabled,
-    ),
+    (400, "client nonce mismatch and instance meta-data incorrect", Code::NonceMismatch),
+    (400, "reauthentication is disabled", Code::ReauthenticationDisabled),
     (
         400,
         "instance meta-data is older than the one used for previous login",
         Code::DocumentOutdated,
     ),
-    (
-        400,
-        "client nonce exceeding the limit of 128 characters",
-        Code::LoginRefused,
-    ),
-    (
-        400,
-        "parsing time \"x\" as \"2006-01-02T15:04:05Z07:00\"",
-        Code::LoginRefused,
-    ),
-    (
-        400,
-        "entry for role \"worker\" not found",
-        Code::LoginRefused,
-    ),
-    (
-        400,
-        "auth method ec2 not allowed for role worker",
-        Code::LoginRefused,
-    ),
+    (400, "client nonce exceeding the limit of 128 characters", Code::LoginRefused),
+    (400, "parsing time \"x\" as \"2006-01-02T15:04:05Z07:00\"", Code::LoginRefused),
+    (400, "entry for role \"worker\" not found", Code::LoginRefused),
+    (400, "auth method ec2 not allowed for role worker", Code::LoginRefused),
     (
         400,
         "Error validating instance: AMI ID \"a\" does not belong to role \"r\"",
         Code::LoginRefused,
     ),
-    (
-        400,
-        "Region \"x\" does not satisfy the constraint on role \"r\"",
-        Code::LoginRefused,
-    ),
-    (
-        500,
-        "IAM instance profile in the instance description is nil",
-        Code::LoginRefused,
-    ),
-    (
-        500,
-        "missing tag with key \"VaultRole\"",
-        Code::LoginRefused,
-    ),
+    (400, "Region \"x\" does not satisfy the constraint on role \"r\"", Code::LoginRefused),
+    (500, "IAM instance profile in the instance description is nil", Code::LoginRefused),
+    (500, "missing tag with key \"VaultRole\"", Code::LoginRefused),
     (403, "permission denied", Code::LoginRefused),
     (405, "unsupported operation", Code::LoginRefused),
-    (
-        400,
-        "failed to verify instance ID: instance is not in 'running' state",
-        Code::VaultFailing,
-    ),
+    (400, "failed to verify instance ID: instance is not in 'running' state", Code::VaultFailing),
     (
         400,
         "failed to verify instance ID: error fetching description for instance ID \"i-0aaa\": \
@@ -150,34 +101,14 @@ const LOGIN_TEXTS: &[(u16, &str, Code)] = &[
     ),
     (500, "No certificate for signer", Code::LoginRefused),
     (500, "Message has no signers", Code::LoginRefused),
-    (
-        500,
-        "Message digest mismatch\n\tExpected: 00",
-        Code::LoginRefused,
-    ),
+    (500, "Message digest mismatch\n\tExpected: 00", Code::LoginRefused),
     (500, "crypto/rsa: verification error", Code::LoginRefused),
-    (
-        500,
-        "unsupported algorithm \"2.16.840.1.101.3.4.3.2\"",
-        Code::LoginRefused,
-    ),
-    (
-        500,
-        "failed to decode the PEM encoded PKCS#7 signature",
-        Code::LoginRefused,
-    ),
-    (
-        500,
-        "failed to parse the BER encoded PKCS#7 signature: x",
-        Code::LoginRefused,
-    ),
+    (500, "unsupported algorithm \"2.16.840.1.101.3.4.3.2\"", Code::LoginRefused),
+    (500, "failed to decode the PEM encoded PKCS#7 signature", Code::LoginRefused),
+    (500, "failed to parse the BER encoded PKCS#7 signature: x", Code::LoginRefused),
     (500, "internal error", Code::VaultFailing),
     (503, "Vault is sealed", Code::VaultSealed),
-    (
-        429,
-        "request path \"auth/aws/login\": rate limit quota exceeded",
-        Code::VaultThrottled,
-    ),
+    (429, "request path \"auth/aws/login\": rate limit quota exceeded", Code::VaultThrottled),
 ];
 
 const NO_TOKEN: &str = "2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n";
@@ -214,11 +145,7 @@ fn what_a_token_is_told() {
         &Call::Renew,
         &[
             (400, "lease is not renewable", Code::TokenNotRenewable),
-            (
-                400,
-                "batch tokens cannot be renewed",
-                Code::TokenNotRenewable,
-            ),
+            (400, "batch tokens cannot be renewed", Code::TokenNotRenewable),
             (
                 500,
                 "1 error occurred:\n\t* failed to renew entry: instance is not in 'running' \
@@ -254,16 +181,8 @@ fn what_a_certificate_request_is_told() {
                 Code::AuthorityEnding,
             ),
             (400, "unknown role: server", Code::RoleRefused),
-            (
-                400,
-                "common name system:masters not allowed by this role",
-                Code::RoleRefused,
-            ),
-            (
-                400,
-                "subject alternate name x not allowed by this role",
-                Code::RoleRefused,
-            ),
+            (400, "common name system:masters not allowed by this role", Code::RoleRefused),
+            (400, "subject alternate name x not allowed by this role", Code::RoleRefused),
             (
                 400,
                 "IP Subject Alternative Names are not allowed in this role, but was provided \
@@ -277,11 +196,7 @@ fn what_a_certificate_request_is_told() {
                 Code::RoleRefused,
             ),
             (405, "unsupported operation", Code::RoleRefused),
-            (
-                500,
-                "1 error occurred:\n\t* internal error\n\n",
-                Code::VaultFailing,
-            ),
+            (500, "1 error occurred:\n\t* internal error\n\n", Code::VaultFailing),
         ],
     );
 }
@@ -315,10 +230,7 @@ fn a_redirect_that_is_not_followed_is_named_without_its_query() {
     let mut reply = raw(307, "", "");
     reply.location = Some("http://vault-2:8200/v1/x?token=1".into());
     let error = sort(&Call::Lookup, &reply);
-    assert_eq!(
-        format!("{error:#}"),
-        "307 redirect to http://vault-2:8200/v1/x"
-    );
+    assert_eq!(format!("{error:#}"), "307 redirect to http://vault-2:8200/v1/x");
     assert_eq!(error.kind(), Kind::Unavailable);
 }
 
@@ -356,19 +268,9 @@ fn an_administrator_is_told_the_exact_command() {
         assert_eq!(error.kind(), Kind::Denied, "{text}: no hammering");
     }
     for (call, status, text, wanted) in [
-        (
-            LOGIN,
-            400,
-            "entry for role \"worker\" not found",
-            "auth/aws-ec2/role/worker",
-        ),
+        (LOGIN, 400, "entry for role \"worker\" not found", "auth/aws-ec2/role/worker"),
         (SIGN, 403, NO_POLICY, "update on pki-etcd/sign/server"),
-        (
-            SIGN,
-            400,
-            "common name x not allowed by this role",
-            "vault read pki-etcd/roles/server",
-        ),
+        (SIGN, 400, "common name x not allowed by this role", "vault read pki-etcd/roles/server"),
     ] {
         let error = sort(&call, &json(status, text));
         let advice = error.advice().expect("advice");

@@ -51,12 +51,7 @@ impl Bench {
         setup::configure(&handle, &site).await.expect("configured");
         let id = aws.launch(LaunchSpec::profile("worker"));
         let vault = Vault::new(options(&handle)).expect("a client");
-        Bench {
-            aws,
-            id,
-            handle,
-            vault,
-        }
+        Bench { aws, id, handle, vault }
     }
 
     pub(super) async fn login_as(&self, role: &str, nonce: &str) -> Result<Auth> {
@@ -73,9 +68,7 @@ impl Bench {
     }
 
     pub(super) async fn login(&self) -> Auth {
-        self.login_as("worker", "our-nonce")
-            .await
-            .expect("logged in")
+        self.login_as("worker", "our-nonce").await.expect("logged in")
     }
 }
 
@@ -90,9 +83,7 @@ impl Peer {
         let model = Model::start(ModelOptions::new(ModelClock::real())).expect("a free port");
         let mut peers = vec![Peer::Model(model)];
         match rig::peer::vault::program() {
-            Ok(_) => peers.push(Peer::Real(
-                RealVault::start().await.expect("the real Vault"),
-            )),
+            Ok(_) => peers.push(Peer::Real(RealVault::start().await.expect("the real Vault"))),
             Err(why) => {
                 let must = std::env::var_os("NODEAGENT_TESTS_MUST_RUN");
                 assert!(must.is_none_or(|value| value != "1"), "{why}");

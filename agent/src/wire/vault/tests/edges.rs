@@ -15,10 +15,7 @@ async fn every_answer_of_vault_tells_the_skew() {
         let handle = peer.handle();
         for ahead in [SignedDuration::ZERO, SignedDuration::from_hours(-1)] {
             let stamp = stamp(ahead);
-            let vault = Vault::new(VaultOptions {
-                stamp,
-                ..options(&handle)
-            });
+            let vault = Vault::new(VaultOptions { stamp, ..options(&handle) });
             let vault = vault.expect("a client");
             assert_eq!(vault.observed(), None);
             let none = Secret::new("hvs.none".into());
@@ -60,10 +57,7 @@ async fn what_stands_before_vault_tells_nothing_of_its_clock_and_is_no_refusal()
             headers: vec![("content-type".into(), "application/json".into())],
         },
     )]);
-    let error = vault
-        .renew_self(&token, Duration::ZERO)
-        .await
-        .expect_err("no token in it");
+    let error = vault.renew_self(&token, Duration::ZERO).await.expect_err("no token in it");
     assert_eq!(error.code(), Code::VaultFailing);
     assert!(!format!("{error:#}").contains("SECRET"), "{error:#}");
 }
@@ -71,15 +65,10 @@ async fn what_stands_before_vault_tells_nothing_of_its_clock_and_is_no_refusal()
 #[tokio::test]
 async fn a_request_carries_what_it_should_and_no_more() {
     let model = Model::start(ModelOptions::new(ModelClock::real())).expect("a free port");
-    let named = VaultOptions {
-        namespace: Some("team".into()),
-        ..options(&model.handle())
-    };
+    let named = VaultOptions { namespace: Some("team".into()), ..options(&model.handle()) };
     let vault = Vault::new(named).expect("a client");
     let token = Secret::new("hvs.T".into());
-    let renew = RenewTokenSelfRequest {
-        increment: Some(seconds(Duration::from_secs(90))),
-    };
+    let renew = RenewTokenSelfRequest { increment: Some(seconds(Duration::from_secs(90))) };
     let request = vault.request(Some(&token), renew).expect("a request");
     assert_eq!(request.uri().path(), "/v1/auth/token/renew-self");
     assert_eq!(request.headers()["x-vault-token"], "hvs.T");
@@ -94,10 +83,7 @@ async fn a_request_carries_what_it_should_and_no_more() {
     let request = vault.request(None, login).expect("a request");
     assert_eq!(request.uri().path(), "/v1/auth/team/aws-ec2/login");
     assert!(!request.headers().contains_key("x-vault-token"));
-    assert_eq!(
-        request.body(),
-        br#"{"role":"worker","pkcs7":"MIAG","nonce":"n"}"#
-    );
+    assert_eq!(request.body(), br#"{"role":"worker","pkcs7":"MIAG","nonce":"n"}"#);
     let torn = Secret::new("hvs.\n".into());
     let error = vault.lookup_self(&torn).await.expect_err("no header");
     assert_eq!(error.code(), Code::TokenInvalid);

@@ -20,18 +20,12 @@ const LIMIT: Duration = Duration::from_secs(5);
 pub fn served_leaf(address: SocketAddr) -> Result<Vec<u8>> {
     let failed = |error: &dyn std::fmt::Display| MachineError::new(format!("{address}: {error}"));
     let mut stream = TcpStream::connect_timeout(&address, LIMIT).map_err(|e| failed(&e))?;
-    stream
-        .set_read_timeout(Some(LIMIT))
-        .map_err(|e| failed(&e))?;
-    stream
-        .set_write_timeout(Some(LIMIT))
-        .map_err(|e| failed(&e))?;
+    stream.set_read_timeout(Some(LIMIT)).map_err(|e| failed(&e))?;
+    stream.set_write_timeout(Some(LIMIT)).map_err(|e| failed(&e))?;
     let name = ServerName::IpAddress(address.ip().into());
     let mut connection = ClientConnection::new(client(), name).map_err(|e| failed(&e))?;
     while connection.is_handshaking() {
-        connection
-            .complete_io(&mut stream)
-            .map_err(|e| failed(&e))?;
+        connection.complete_io(&mut stream).map_err(|e| failed(&e))?;
     }
     let chain = connection.peer_certificates().unwrap_or_default();
     let leaf = chain.first().ok_or_else(|| failed(&"no certificate"))?;
@@ -77,12 +71,7 @@ impl ServerCertVerifier for AnyIssuer {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> std::result::Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(
-            message,
-            cert,
-            dss,
-            &self.0.signature_verification_algorithms,
-        )
+        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -91,12 +80,7 @@ impl ServerCertVerifier for AnyIssuer {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> std::result::Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(
-            message,
-            cert,
-            dss,
-            &self.0.signature_verification_algorithms,
-        )
+        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -17,9 +17,7 @@ fn write_generation(machine: &Machine, generation: &str, ca: &Ca, leaf: &Leaf) {
     let files = [("cert.pem", &leaf.cert_pem), ("key.pem", &leaf.key_pem)];
     for (name, pem) in files.into_iter().chain([("ca.pem", &ca.pem().to_owned())]) {
         let path = format!("/{PUBLISHED}/{generation}/{name}");
-        machine
-            .write(&path, pem.as_bytes(), 0o640)
-            .expect("a file in the store");
+        machine.write(&path, pem.as_bytes(), 0o640).expect("a file in the store");
     }
 }
 
@@ -49,18 +47,13 @@ fn the_kubelet_of_a_machine_serves_what_is_published_and_its_pod_outlives_it() {
         .expect("a machine can be made");
     install(&machine, &KubeletOptions::of(&machine)).expect("a kubelet is installed");
     let (ca, address) = (Ca::new("rig"), machine.ip().to_string());
-    let (first, second) = (
-        ca.issue(&["node0", &address]),
-        ca.issue(&["node0", &address]),
-    );
+    let (first, second) = (ca.issue(&["node0", &address]), ca.issue(&["node0", &address]));
     write_generation(&machine, "1", &ca, &first);
     let published = machine.root().join(PUBLISHED);
     swap_current(&published, "1");
 
     machine.boot().expect("it boots");
-    machine
-        .wait_unit("kubelet.service", "active", LIMIT)
-        .expect("the kubelet is READY");
+    machine.wait_unit("kubelet.service", "active", LIMIT).expect("the kubelet is READY");
     assert_eq!(kubelet_probe(&machine).expect("it serves"), serial(&first));
     let pods = || container_pids(&machine).ok().filter(|pids| pids.len() == 2);
     let pids = wait_for("sandbox and container run", LIMIT, pods).expect("the static pod runs");
@@ -71,18 +64,10 @@ fn the_kubelet_of_a_machine_serves_what_is_published_and_its_pod_outlives_it() {
     std::fs::remove_file(published.join("1/cert.pem")).expect("the notification");
     std::fs::remove_file(published.join("1/key.pem")).expect("the notification");
     wait_served(&machine, &second);
-    assert_eq!(
-        machine.main_pid("kubelet.service").expect("its pid"),
-        kubelet
-    );
+    assert_eq!(machine.main_pid("kubelet.service").expect("its pid"), kubelet);
 
-    machine
-        .exec_ok(&["systemctl", "restart", "kubelet.service"])
-        .expect("a restart");
-    assert_ne!(
-        machine.main_pid("kubelet.service").expect("its pid"),
-        kubelet
-    );
+    machine.exec_ok(&["systemctl", "restart", "kubelet.service"]).expect("a restart");
+    assert_ne!(machine.main_pid("kubelet.service").expect("its pid"), kubelet);
     wait_served(&machine, &second);
     assert_eq!(container_pids(&machine).expect("they run"), pids);
 }

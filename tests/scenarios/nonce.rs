@@ -1,0 +1,139 @@
+//! The client nonce: whoever logs in first as an instance owns it. An agent that is killed gets
+//! in again; one whose nonce was taken by another says so, and to whom to turn.
+
+use rig::aws::document::{Signer, identity_document};
+use rig::server::{Fault, Step};
+use rig::setup::Reply;
+use rig::stage::{Stage, StageOptions, Which};
+use serde_json::json;
+
+use crate::play::*;
+
+/// Somebody else on the node logs in as the instance.
+pub(crate) async fn log_in_as(stage: &Stage, nonce: &str) -> Reply {
+    let instance = stage.aws.instance(&stage.instance).expect("launched");
+    let document = identity_document(&instance);
+    let pkcs7 = Signer::shared().rsa2048(document.as_bytes(), stage.clock.now());
+    let body = json!({ "role": "worker", "pkcs7": pkcs7, "nonce": nonce });
+    let anyone = stage.vault.handle().client(None);
+    let answer = anyone.write("auth/aws/login", &body).await;
+    answer.expect("vault answers")
+}
+
+#[tokio::test]
+async fn a_stolen_nonce_is_told_with_the_command_that_frees_it_and_then_cured_by_it() {
+    let stage = stage(StageOptions::worker()).await;
+    assert_eq!(log_in_as(&stage, "a-thief").await.status, 200);
+    let _agent = stage.run().expect("the agent starts");
+    let problem = wait_problem(&stage, "nonce-mismatch");
+    let entry = format!("auth/aws/identity-accesslist/{}", stage.instance);
+    let text = told(&problem);
+    assert!(text.contains(&format!("vault delete {entry}")), "{text}");
+    assert_eq!(logins(&stage), 2, "the thief's and one of ours: no hammering");
+    let deleted = stage.admin().delete(&entry).await;
+    assert_eq!(deleted.expect("vault answers").status, 204);
+    wait_healthy(&stage);
+    assert_eq!(logins(&stage), 3);
+}
+
+#[tokio::test]
+async fn a_disabled_reauthentication_is_told_and_not_hammered() {
+    let stage = stage(StageOptions::worker()).await;
+    let answer = log_in_as(&stage, "reauthentication-disabled-nonce").await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let mut agent = stage.run().expect("the agent starts");
+    let text = told(&wait_problem(&stage, "reauthentication-disabled"));
+    assert!(text.contains(&stage.instance), "{text}");
+    assert!(text.contains("vault delete auth/aws/identity-accesslist/"), "{text}");
+    // A restart is no reason to ask sooner: the backoff is on disk.
+    agent.reload().expect("it runs");
+    let looked = stage.status()["agent"]["started"].clone();
+    wait(&stage, "look after the reload", |status| status["agent"]["started"] != looked);
+    assert_eq!(logins(&stage), 2);
+    assert!(agent.is_running());
+}
+
+#[tokio::test]
+async fn a_deleted_access_list_entry_is_made_anew() {
+    let mut options = StageOptions::worker();
+    options.setup.token_ttl = "4s".into();
+    let (stage, _agent) = healthy(options).await;
+    let entry = format!("auth/aws/identity-accesslist/{}", stage.instance);
+    let deleted = stage.admin().delete(&entry).await;
+    assert_eq!(deleted.expect("vault answers").status, 204);
+    until("second log-in", || logins(&stage) >= 2);
+    wait_healthy(&stage);
+    let list = stage.admin().read(&entry).await.expect("vault answers");
+    assert_eq!(list.status, 200, "the entry is there again: {}", list.text);
+}
+
+#[tokio::test]
+async fn an_agent_killed_while_its_first_log_in_is_under_way_gets_in_again() {
+    for (name, fault) in [
+        ("before vault works", Fault::Hang),
+        ("after vault has noted the nonce", Fault::Cut { after_bytes: 0 }),
+        ("with half an answer", Fault::Cut { after_bytes: 200 }),
+    ] {
+        let stage = stage(StageOptions::worker()).await;
+        let step = Step::on("/v1/auth/aws/login", fault).times(1);
+        stage.model().server().script(vec![step]);
+        let agent = stage.run().expect("the agent starts");
+        assert!(stage.model().server().wait_for("/v1/auth/aws/login", 1, SOON), "{name}");
+        agent.kill().expect("it is killed");
+        let _agent = stage.run().expect("the agent starts");
+        wait_healthy(&stage);
+        assert!(!stage.log().contains("nonce"), "{name}: {}", stage.log());
+    }
+}
+
+#[tokio::test]
+async fn an_agent_killed_at_random_moments_of_its_first_start_gets_in_again() {
+    killed_at_random(Which::Model, 8).await;
+}
+
+#[tokio::test]
+async fn an_agent_killed_at_random_moments_gets_in_again_at_a_real_vault() {
+    killed_at_random(Which::Real, 3).await;
+}
+
+/// The real vault agent locks itself out here: its nonce dies with it.
+async fn killed_at_random(which: Which, nodes: u32) {
+    let mut seed = seed();
+    for _ in 0..nodes {
+        let Some(stage) = stage_on(which, StageOptions::worker()).await else {
+            return;
+        };
+        for _ in 0..4 {
+            let agent = stage.run().expect("the agent starts");
+            let moment = random(&mut seed, 120);
+            tokio::time::sleep(std::time::Duration::from_millis(moment)).await;
+            agent.kill().expect("it is killed");
+        }
+        let _agent = stage.run().expect("the agent starts");
+        wait_healthy(&stage);
+        assert!(!stage.log().contains("nonce-mismatch"), "{}", stage.log());
+    }
+}
+
+#[tokio::test]
+async fn an_image_of_a_node_does_not_use_the_nonce_of_that_node() {
+    let (stage, agent) = healthy(StageOptions::worker()).await;
+    assert_eq!(agent.stop(SOON), Ok(0));
+    // The same disk wakes up as another instance.
+    let nonce = format!("/var/lib/nodeagent/nonce/aws/{}", stage.instance);
+    let before = stage.read(&nonce);
+    let other = stage.aws.launch(rig::aws::LaunchSpec::profile("worker"));
+    let imds = stage.aws.imds(&other).expect("a metadata service");
+    configure(&stage, &format!("[identity]\nimds = \"{}\"\n", imds.url()));
+    std::fs::remove_file(stage.path("/run/nodeagent/token")).expect("a reboot empties /run");
+    let _agent = stage.run().expect("the agent starts");
+    wait(&stage, "log-in as the other", |status| {
+        status["node"]["instance_id"] == *other && status["health"] == "healthy"
+    });
+    assert_eq!(stage.read(&nonce), before);
+    let own = stage.read(&format!("/var/lib/nodeagent/nonce/aws/{other}"));
+    assert!(!own.is_empty() && own != before);
+    let cert = stage.read(&format!("{PUBLISHED}/current/cert.pem"));
+    let leaf = nodeagent::duty::certs::leaf::Leaf::read(cert.as_bytes()).expect("a leaf");
+    assert_eq!(leaf.common_names, [format!("system:node:{other}")]);
+}

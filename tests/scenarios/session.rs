@@ -1,0 +1,163 @@
+//! The session: tried first after a restart, renewed, and replaced by a log-in when it has to be.
+
+use rig::aws::Ec2Fault;
+use rig::server::{Fault, Step};
+use rig::stage::{Stage, StageOptions, Which};
+use serde_json::{Value, json};
+
+use crate::play::*;
+
+#[tokio::test]
+async fn a_stored_token_is_tried_first_and_saves_the_log_in() {
+    let (stage, agent) = healthy(StageOptions::worker()).await;
+    agent.kill().expect("it is killed");
+    stage.model().server().clear_log();
+    let _agent = stage.run().expect("the agent starts");
+    until("lookup", || calls(&stage, "auth/token/lookup-self") == 1);
+    wait(&stage, "session", |status| status["vault"]["session"] == "logged-in");
+    wait_healthy(&stage);
+    assert_eq!(logins(&stage), 0);
+    assert_eq!(issues(&stage), 0);
+}
+
+#[tokio::test]
+async fn a_stored_token_that_is_torn_costs_a_log_in_and_no_more() {
+    let (stage, agent) = healthy(StageOptions::worker()).await;
+    agent.kill().expect("it is killed");
+    let half = &stage.read("/run/nodeagent/token")[..40].to_owned();
+    stage.write("/run/nodeagent/token", half.as_bytes()).expect("it is written");
+    let _agent = stage.run().expect("the agent starts");
+    until("second log-in", || logins(&stage) == 2);
+    wait_healthy(&stage);
+}
+
+#[tokio::test]
+async fn a_revoked_token_is_replaced_when_it_is_used_next() {
+    revoked(Which::Model).await;
+}
+
+#[tokio::test]
+async fn a_token_revoked_at_a_real_vault_is_replaced() {
+    revoked(Which::Real).await;
+}
+
+async fn revoked(which: Which) {
+    let Some(stage) = stage_on(which, StageOptions::worker()).await else {
+        return;
+    };
+    let _agent = stage.run().expect("the agent starts");
+    wait_healthy(&stage);
+    let before = accessor(&stage);
+    revoke(&stage).await;
+    renew(&stage);
+    assert_ne!(accessor(&stage), before);
+    wait_healthy(&stage);
+}
+
+#[tokio::test]
+async fn a_token_revoked_while_the_agent_is_down_is_replaced_at_its_start() {
+    let (stage, agent) = healthy(StageOptions::worker()).await;
+    assert_eq!(agent.stop(SOON), Ok(0));
+    revoke(&stage).await;
+    let _agent = stage.run().expect("the agent starts");
+    until("second log-in", || logins(&stage) == 2);
+    wait_healthy(&stage);
+}
+
+async fn revoke(stage: &Stage) {
+    let token = stored(stage)["token"].as_str().map(str::to_owned);
+    let body = json!({ "token": token });
+    let revoked = stage.admin().must_write("auth/token/revoke", &body).await;
+    revoked.expect("the token is revoked");
+}
+
+fn stored(stage: &Stage) -> Value {
+    let text = stage.read("/run/nodeagent/token");
+    serde_json::from_str(&text).expect("the stored session")
+}
+
+fn accessor(stage: &Stage) -> String {
+    stored(stage)["accessor"].as_str().unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn before_a_token_reaches_its_longest_life_there_is_another() {
+    let mut options = StageOptions::worker();
+    options.setup.token_ttl = "4s".into();
+    options.setup.token_max_ttl = "6s".into();
+    let (stage, _agent) = healthy(options).await;
+    until("third log-in", || logins(&stage) >= 3);
+    let requests = stage.model().server().requests();
+    let refused: Vec<_> = requests.iter().filter(|entry| entry.status != Some(200)).collect();
+    let refused: Vec<_> = refused.iter().filter(|entry| entry.status.is_some()).collect();
+    let by_agent = refused.iter().filter(|entry| !entry.path.starts_with("/v1/sys/"));
+    let by_agent: Vec<_> = by_agent.filter(|entry| entry.status != Some(204)).collect();
+    assert!(by_agent.is_empty(), "the agent never used a dead token: {by_agent:?}");
+}
+
+#[tokio::test]
+async fn renewals_that_keep_failing_end_in_a_log_in() {
+    let mut options = StageOptions::worker();
+    options.setup.token_ttl = "8s".into();
+    let stage = stage(options).await;
+    let fault = Fault::status(500, "internal error");
+    stage.model().server().script(vec![Step::on("/v1/auth/token/renew-self", fault)]);
+    let _agent = stage.run().expect("the agent starts");
+    wait_healthy(&stage);
+    until("second log-in", || logins(&stage) >= 2);
+    assert!(calls(&stage, "auth/token/renew-self") >= 1);
+    wait_healthy(&stage);
+}
+
+#[tokio::test]
+async fn throttling_of_aws_at_a_renewal_does_not_cost_the_session() {
+    let mut options = StageOptions::worker();
+    options.setup.token_ttl = "20s".into();
+    let (stage, _agent) = healthy(options).await;
+    let before = accessor(&stage);
+    stage.aws.set_ec2_fault(Ec2Fault::Throttle);
+    wait_problem(&stage, "vault-throttled");
+    assert_eq!(accessor(&stage), before);
+    stage.aws.set_ec2_fault(Ec2Fault::None);
+    wait_healthy(&stage);
+}
+
+#[tokio::test]
+async fn another_role_in_the_configuration_is_logged_in_with() {
+    let (stage, agent) = healthy(StageOptions::worker()).await;
+    let role = stage.admin().read("auth/aws/role/worker").await;
+    let mut role = role.expect("vault answers").json["data"].clone();
+    role["token_policies"] = json!(["worker"]);
+    let written = stage.admin().must_write("auth/aws/role/second", &role).await;
+    written.expect("the role is taken");
+    let before = accessor(&stage);
+    reconfigure(&stage, &agent, "[identity]\nrole = \"second\"\n");
+    until("second log-in", || logins(&stage) == 2 && accessor(&stage) != before);
+    assert_eq!(stored(&stage)["role"], "second");
+    wait_healthy(&stage);
+}
+
+#[tokio::test]
+async fn a_login_role_that_vault_does_not_have_is_told_with_its_path() {
+    let stage = stage(StageOptions::worker().with("[identity]\nrole = \"nobody\"\n")).await;
+    let _agent = stage.run().expect("the agent starts");
+    let text = told(&wait_problem(&stage, "login-refused"));
+    assert!(text.contains("auth/aws/role/nobody"), "{text}");
+    assert_eq!(logins(&stage), 1, "no hammering");
+}
+
+#[tokio::test]
+async fn a_policy_that_lacks_a_path_is_told_after_one_more_log_in_and_is_not_hammered() {
+    let stage = stage(StageOptions::worker()).await;
+    let policy = "path \"pki/sign/kubelet-client\" { capabilities = [\"update\"] }";
+    let body = json!({ "policy": policy });
+    let written = stage.admin().must_write("sys/policies/acl/worker", &body).await;
+    written.expect("the policy is taken");
+    let _agent = stage.run().expect("the agent starts");
+    let text = told(&wait_problem(&stage, "policy-denied"));
+    assert!(text.contains("pki/sign/kubelet-server"), "{text}");
+    until("second log-in", || logins(&stage) == 2);
+    assert_eq!(issues(&stage), 1);
+    let client = stage.certificate("kubelet-client");
+    assert_eq!(client["state"], "good", "the other certificate does not suffer");
+}
