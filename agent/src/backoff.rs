@@ -12,7 +12,7 @@ use crate::error::Kind;
 ///
 /// | kind | first | longest | why |
 /// |---|---|---|---|
-/// | unavailable | 1 s | 5 min | an outage of hours costs a few hundred calls, its end is seen in minutes |
+/// | unavailable | 1 s | 5 min | hours cost a few hundred calls, the end is seen in minutes |
 /// | sealed | 5 s | 60 s | a person unseals; the fleet should be back within a minute |
 /// | unauthenticated | 1 s | 5 min | the log-in that follows has a wait of its own |
 /// | all others | 1 min | 1 h | somebody said no and has to change something first |

@@ -1,6 +1,7 @@
 //! What is decided: validated, immutable, nothing optional that has a default. [`load`] reads the
 //! drop-ins, lays them over the catalogue of the node's role, and reports every error at once.
 
+pub mod bundle;
 pub mod catalog;
 pub mod check;
 pub mod file;

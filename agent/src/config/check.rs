@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::de::DeserializeOwned;
 
+use super::bundle;
 use super::file::{CertificateTable, ConsumerTable, PkiTable, default_of};
 use super::layers::Layers;
 use super::{
@@ -246,7 +247,7 @@ impl Checker<'_> {
                 return None;
             }
         };
-        match last_end(&bytes) {
+        match bundle::last_end(&bytes) {
             Ok(end) => Some((bytes, end)),
             Err(text) => {
                 self.fault(key, format!("{path}: {text}"));
@@ -444,28 +445,6 @@ fn is_loopback(host: &str) -> bool {
 
 fn words(duration: Duration) -> String {
     SignedDuration::try_from(duration).map_or_else(|_| "for ever".into(), |d| format!("{d:#}"))
-}
-
-/// The end of the authority in a bundle that lasts longest; an error says what is wrong.
-fn last_end(pem: &[u8]) -> Result<Timestamp, String> {
-    let mut latest = None;
-    for (index, block) in x509_parser::pem::Pem::iter_from_buffer(pem).enumerate() {
-        let block = block.map_err(|error| format!("block {} is no PEM: {error}", index + 1))?;
-        let certificate = block
-            .parse_x509()
-            .map_err(|error| format!("block {} is no certificate: {error}", index + 1))?;
-        if !certificate.is_ca() {
-            return Err(format!(
-                "block {} is no CA certificate: {}",
-                index + 1,
-                certificate.subject()
-            ));
-        }
-        let end = certificate.validity().not_after.timestamp();
-        let end = Timestamp::from_second(end).map_err(|error| error.to_string())?;
-        latest = latest.max(Some(end));
-    }
-    latest.ok_or_else(|| "there is no certificate in it; put the CA's PEM there".to_string())
 }
 
 #[cfg(test)]
