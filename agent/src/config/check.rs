@@ -300,7 +300,10 @@ impl Checker<'_> {
                 continue;
             };
             let section = format!("certificate.{}", spec.name);
-            if !authorities.contains_key(&spec.authority) && !self.tried(&spec.authority) {
+            // One that is named but was refused has a fault of its own.
+            if !authorities.contains_key(&spec.authority)
+                && !self.layers.file.pki.contains_key(&spec.authority)
+            {
                 let text = format!("`{0}` has no [pki.{0}]; give its mount and ca", spec.authority);
                 self.fault(&format!("{section}.pki"), text);
             }
@@ -322,11 +325,6 @@ impl Checker<'_> {
             specs.push(spec);
         }
         specs
-    }
-
-    /// Whether an authority is named but was refused: its own fault says enough.
-    fn tried(&self, authority: &str) -> bool {
-        self.layers.file.pki.contains_key(authority)
     }
 
     fn certificate(&mut self, table: &CertificateTable) -> Option<CertSpec> {
