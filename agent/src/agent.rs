@@ -191,6 +191,15 @@ impl Agent {
         status::collect(&self.node.config, facts, &self.records, agent, self.own.as_ref())
     }
 
+    /// A person has reloaded the agent, perhaps because a cause is cured: everything that waits
+    /// for its backoff is tried now. The budget of issues stays.
+    fn hurry(&mut self) {
+        self.records.forget_backoff();
+        if let Err(error) = self.records.save(&self.node.root) {
+            debug!("{error:#}");
+        }
+    }
+
     fn publish(&self, facts: &Facts) -> Status {
         let status = self.status(facts);
         if let Err(error) = status::store(&self.node.root, &status) {
@@ -227,9 +236,8 @@ fn log_success(id: &DutyId, done: &Done, recovered: bool) {
 }
 
 /// Runs until it is told to stop. Only errors of the agent itself leave it.
-pub async fn run(node: Arc<Node>, notifier: &Notifier) -> Result<Ending> {
+pub async fn run(node: Arc<Node>, notifier: &Notifier, signals: &mut Signals) -> Result<Ending> {
     let mut agent = Agent::open(node.clone());
-    let mut signals = Signals::new()?;
     let mut effects: JoinSet<(DutyId, Result<Done>)> = JoinSet::new();
     let mut ready = false;
     loop {
@@ -243,7 +251,11 @@ pub async fn run(node: Arc<Node>, notifier: &Notifier) -> Result<Ending> {
             Some(ended) = effects.join_next() => settle(&mut agent, ended),
             () = tokio::time::sleep(pause(&node, notifier, decision.next)) => {}
             ending = signals.next() => {
-                finish(&mut agent, effects, notifier).await;
+                announce(notifier, &node, ending);
+                finish(&mut agent, effects).await;
+                if ending == Ending::Reload {
+                    agent.hurry();
+                }
                 return Ok(ending);
             }
         }
@@ -303,13 +315,18 @@ fn tell(notifier: &Notifier, status: &Status, ready: &mut bool) {
     notifier.watchdog().unwrap_or_else(|error| debug!("{error:#}"));
 }
 
+/// STOPPING or RELOADING. systemd takes a service that says STOPPING for ended and kills it at its
+/// stop timeout; one that says RELOADING has to say READY, as the next `run` does.
+fn announce(notifier: &Notifier, node: &Node, ending: Ending) {
+    let told = match ending {
+        Ending::Stopped => notifier.stopping(),
+        Ending::Reload => notifier.reloading(node.clock.awake()),
+    };
+    told.unwrap_or_else(|error| debug!("{error:#}"));
+}
+
 /// Lets effects end within their grace, then cuts them: every commit stands a kill.
-async fn finish(
-    agent: &mut Agent,
-    mut effects: JoinSet<(DutyId, Result<Done>)>,
-    notifier: &Notifier,
-) {
-    notifier.stopping().unwrap_or_else(|error| debug!("{error:#}"));
+async fn finish(agent: &mut Agent, mut effects: JoinSet<(DutyId, Result<Done>)>) {
     let end = async {
         while let Some(ended) = effects.join_next().await {
             settle(agent, ended);
@@ -322,14 +339,19 @@ async fn finish(
     agent.publish(&facts);
 }
 
-struct Signals {
+/// The signals that end a run. They are listened to over every reload, and before anybody can
+/// find the process to send one: without a listener SIGHUP is the end, and a SIGTERM in the
+/// middle of a reload would be lost.
+#[derive(Debug)]
+pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
 }
 
 impl Signals {
-    fn new() -> Result<Signals> {
+    /// Starts listening.
+    pub fn new() -> Result<Signals> {
         let listen = |kind| {
             signal(kind).map_err(|error| Error::new(Code::Bug, error.to_string()).at("signals"))
         };
@@ -342,6 +364,7 @@ impl Signals {
 
     async fn next(&mut self) -> Ending {
         tokio::select! {
+            biased;
             _ = self.terminate.recv() => Ending::Stopped,
             _ = self.interrupt.recv() => Ending::Stopped,
             _ = self.hangup.recv() => Ending::Reload,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
-use crate::agent::{self, Ending};
+use crate::agent::{self, Ending, Signals};
 use crate::attest;
 use crate::config::{self, Config};
 use crate::duty::certs;
@@ -114,11 +114,12 @@ pub async fn run(cli: &Cli) -> Result<Outcome> {
 /// bad then leaves the old one in force.
 async fn serve(root: &Root, clock: Arc<SystemClock>) -> Result<Outcome> {
     let notifier = Notifier::from_environment();
+    let mut signals = Signals::new()?;
     let mut node = Arc::new(build(root, &clock)?);
     agent::make_directories(root)?;
     let _held = Lock::acquire(&root.path(LOCK.as_ref()))?;
     tracing::info!(role = ?node.config.role, vault = %node.config.vault.address, "started");
-    while agent::run(node.clone(), &notifier).await? == Ending::Reload {
+    while agent::run(node.clone(), &notifier, &mut signals).await? == Ending::Reload {
         match build(root, &clock) {
             Ok(fresh) => node = Arc::new(fresh),
             Err(error) => tracing::warn!("the old configuration stays: {error:#}"),
