@@ -107,7 +107,10 @@ impl Agent {
         let started = node.clock.now();
         let (mut records, own) = match Records::load(&node.root) {
             Ok(records) => (records, None),
-            Err(error) => (Records::default(), Some(error)),
+            Err(error) => {
+                warn!("{error:#}");
+                (Records::default(), Some(error))
+            }
         };
         records.forget_future(started);
         for spec in &node.config.certificates {
@@ -174,6 +177,11 @@ impl Agent {
 
     fn settle_failure(&mut self, id: &DutyId, error: &Error, now: Timestamp) {
         let changed = self.records.failed(id, error, now, self.node.seed);
+        if let DutyId::Cert(name) = id
+            && certs::brought_none(error)
+        {
+            self.records.refund_issue(name);
+        }
         let failures = self.records.duty(id).failure.map_or(1, |failure| failure.count);
         if *id != DutyId::Session && session::casts_doubt(error.code(), failures) {
             self.node.session.doubt();

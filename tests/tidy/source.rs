@@ -42,13 +42,13 @@ impl Source {
         }
         let source = Source { path: path.into(), text: text.into(), code, shipped, test_lines };
         if path.ends_with("/tests.rs") || path.contains("/tests/") {
-            return source.as_tests();
+            return source.for_tests();
         }
         source
     }
 
     /// The same as a file that is only there for tests.
-    fn as_tests(mut self) -> Source {
+    fn for_tests(mut self) -> Source {
         self.shipped = erase(&self.code, 0..self.code.len());
         self.test_lines = 0;
         self
@@ -107,7 +107,7 @@ pub(crate) fn tree() -> Vec<Source> {
     assert!(sources.len() > 50, "the tree is not where the test looks for it");
     let tests: Vec<_> = sources.iter().flat_map(Source::test_modules).collect();
     let mark = |source: Source| match tests.contains(&source.path) {
-        true => source.as_tests(),
+        true => source.for_tests(),
         false => source,
     };
     sources.into_iter().map(mark).collect()

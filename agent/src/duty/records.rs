@@ -69,6 +69,8 @@ pub struct CertRecord {
     pub issues: Vec<Timestamp>,
     /// When the published generation was committed.
     pub committed: Option<Timestamp>,
+    /// When the last one that Vault issued was committed.
+    pub issued: Option<Timestamp>,
     /// Generations that a consumer failed with.
     pub quarantined: Vec<Generation>,
     /// When the last generation was taken back.
@@ -167,6 +169,13 @@ impl Records {
         record.issues.push(now);
     }
 
+    /// Takes back the count of an issue that there surely was not.
+    pub fn refund_issue(&mut self, name: &str) {
+        if let Some(record) = self.certificates.get_mut(name) {
+            record.issues.pop();
+        }
+    }
+
     /// Notes a success. Says whether that is a change of state.
     pub fn succeeded(&mut self, id: &DutyId, done: &Done, now: Timestamp) -> bool {
         let duty = self.duties.entry(id.clone()).or_default();
@@ -190,6 +199,7 @@ impl Records {
         record.committed = Some(now);
         if commit.issued {
             record.rolled_back = None;
+            record.issued = Some(now);
         }
         // What the consumer failed with before says nothing of the new generation.
         let act = self.duties.entry(DutyId::Act(commit.consumer.clone())).or_default();
@@ -247,6 +257,13 @@ impl Records {
             count,
         });
         changed
+    }
+
+    /// Lets every duty try at once; how often it has failed stays known.
+    pub fn forget_backoff(&mut self) {
+        for duty in self.duties.values_mut() {
+            duty.not_before = None;
+        }
     }
 
     /// A step of the wall clock backwards must not turn a backoff of minutes into one of hours.
