@@ -74,7 +74,10 @@ pub(crate) async fn unseal_errors(ctx: &Ctx) -> Outcome {
 pub(crate) async fn wrong_share_shows_at_the_last(ctx: &Ctx) -> Outcome {
     let (_own, caller) = ctx.own(Readiness::Uninitialized).await?;
     let keys = init(&caller, 3, 2).await?;
-    let wrong = unseal(&caller, &"ab".repeat(33)).await?;
+    // Another share's last byte stays: it is the share's place, and two of one place are refused.
+    let share = key(&keys, 2);
+    let changed = if share.starts_with('0') { "1" } else { "0" };
+    let wrong = unseal(&caller, &format!("{changed}{}", &share[1..])).await?;
     same("progress", &wrong.json["progress"], json!(1))?;
     let last = unseal(&caller, &key(&keys, 0)).await?;
     has(&last, 400, "invalid key")?;
