@@ -152,6 +152,7 @@ pub struct Error {
     frames: Vec<String>,
     advice: Option<String>,
     retry_after: Option<Duration>,
+    unsent: bool,
 }
 
 /// The result of nearly everything here.
@@ -160,7 +161,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// A new error; `text` names what was found, lower case, no full stop, never a secret.
     pub fn new(code: Code, text: impl Into<String>) -> Error {
-        Error { code, frames: vec![text.into()], advice: None, retry_after: None }
+        Error { code, frames: vec![text.into()], advice: None, retry_after: None, unsent: false }
     }
 
     /// An error of the file system at a path.
@@ -193,6 +194,18 @@ impl Error {
     pub fn retry_after(mut self, wait: Option<Duration>) -> Error {
         self.retry_after = wait;
         self
+    }
+
+    /// Adds that the other side cannot have heard of the request.
+    #[must_use]
+    pub fn unsent(mut self) -> Error {
+        self.unsent = true;
+        self
+    }
+
+    /// Whether the other side cannot have heard of the request.
+    pub fn is_unsent(&self) -> bool {
+        self.unsent
     }
 
     /// What went wrong.

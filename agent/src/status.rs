@@ -364,7 +364,7 @@ impl View<'_> {
                 )
             }
             CertFact::Absent { .. } | CertFact::Broken { .. } | CertFact::Held(_)
-                if certs::is_exhausted(self.config, &record, self.now) =>
+                if self.is_held_back(spec) =>
             {
                 let budget = self.config.issues_per_hour;
                 let text = format!("{budget} certificates were asked for within an hour");
@@ -372,6 +372,10 @@ impl View<'_> {
             }
             _ => None,
         }
+    }
+
+    fn is_held_back(&self, spec: &CertSpec) -> bool {
+        certs::held_back(self.config, spec, self.facts, self.records, self.now).is_some()
     }
 
     fn is_short(&self, end: Timestamp, _record: &crate::duty::records::CertRecord) -> bool {

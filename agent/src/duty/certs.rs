@@ -63,6 +63,35 @@ pub fn due(
     records: &Records,
     now: Timestamp,
 ) -> Due {
+    match held_back(config, spec, facts, records, now) {
+        Some(until) => Due::At(until),
+        None => wanted(config, spec, facts, records, now),
+    }
+}
+
+/// Until when the budget of issues holds back a certificate that is due; nothing if it does not.
+pub fn held_back(
+    config: &Config,
+    spec: &CertSpec,
+    facts: &Facts,
+    records: &Records,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let is_due = matches!(wanted(config, spec, facts, records, now), Due::Now(_));
+    if !is_due || !will_issue(facts.certificates.get(&spec.name)) {
+        return None;
+    }
+    budget(config, &records.certificate(&spec.name), now)
+}
+
+/// When a certificate is due, and why, were there no budget.
+fn wanted(
+    config: &Config,
+    spec: &CertSpec,
+    facts: &Facts,
+    records: &Records,
+    now: Timestamp,
+) -> Due {
     let record = records.certificate(&spec.name);
     let (why, repairable) = match facts.certificates.get(&spec.name) {
         None | Some(CertFact::Unknown(_)) => return Due::Idle,
@@ -84,10 +113,7 @@ pub fn due(
     if !facts.clock.fits {
         return Due::Blocked(Hold::Clock);
     }
-    match budget(config, &record, now) {
-        Some(at) => Due::At(at),
-        None => Due::Now(why),
-    }
+    Due::Now(why)
 }
 
 /// When a certificate is renewed, and a reason to renew it at once.
@@ -107,10 +133,13 @@ fn renewal(
         return (back.checked_add(rest).unwrap_or(leaf.not_after), None);
     }
     let place = facts.session.as_ref().map_or(0, |(s, _)| backoff::hash(&s.identity.instance_id));
-    (renew_at(leaf.not_before, leaf.not_after, config.survive, place), held.flaw)
+    // Vault dates certificates back; what had passed of a life when it was issued is none of it.
+    let life = leaf.not_before..leaf.not_after;
+    let begun = record.issued.filter(|at| life.contains(at)).unwrap_or(leaf.not_before);
+    (renew_at(begun, leaf.not_after, config.survive, place), held.flaw)
 }
 
-/// The instant when a certificate of this life is renewed.
+/// The instant when a certificate of this life is renewed; a life begins with the issue.
 ///
 /// Of the life, `survive` must be left at any moment. A thirteenth of the rest is margin for the
 /// spread and for retries; what remains is the period: 12 h of a 24 h certificate that must
@@ -118,12 +147,12 @@ fn renewal(
 /// place in the fleet: so a fleet that was started in one minute does not renew in one minute,
 /// not even the first time. Within half the margin they scatter at random from slot to slot.
 pub fn renew_at(
-    not_before: Timestamp,
+    begun: Timestamp,
     not_after: Timestamp,
     survive: Duration,
     place: u64,
 ) -> Timestamp {
-    let start = not_before.as_millisecond();
+    let start = begun.as_millisecond();
     let life = not_after.as_millisecond() - start;
     // A life that the role cut below what must be survived is renewed at half of it; `status`
     // says that it cannot survive what it should.
@@ -151,9 +180,15 @@ fn budget(config: &Config, record: &CertRecord, now: Timestamp) -> Option<Timest
     oldest.checked_add(hour).ok()
 }
 
-/// Whether the budget is used up.
-pub fn is_exhausted(config: &Config, record: &CertRecord, now: Timestamp) -> bool {
-    budget(config, record, now).is_some()
+/// Whether a failed request surely brought no certificate into the world: it was never sent, or
+/// was answered with a no. Such a one costs nothing of the budget, or half a minute of trouble
+/// at Vault would keep a node without certificates for an hour.
+pub fn brought_none(error: &Error) -> bool {
+    use crate::error::Kind;
+    let no =
+        matches!(error.kind(), Kind::Denied | Kind::Sealed | Kind::Unauthenticated | Kind::Config);
+    let away = matches!(error.code(), Code::VaultThrottled | Code::VaultFailing | Code::ClockSkew);
+    no || away || error.is_unsent()
 }
 
 /// Whether performing this duty asks Vault for a certificate.

@@ -152,14 +152,16 @@ impl Http {
 
     fn broken(&self, error: &reqwest::Error) -> Error {
         if error.is_timeout() {
-            return self.unreachable(format!("no connection within {:?}", self.limits.connect));
+            let text = format!("no connection within {:?}", self.limits.connect);
+            return self.unreachable(text).unsent();
         }
         let cause = cause(error);
         if cause.starts_with("invalid HTTP") {
             let text = format!("the answer is no HTTP ({cause})");
             return Error::new(self.peer.failing, text);
         }
-        self.unreachable(cause)
+        let unreachable = self.unreachable(cause);
+        if error.is_connect() { unreachable.unsent() } else { unreachable }
     }
 }
 
