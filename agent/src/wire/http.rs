@@ -151,7 +151,8 @@ impl Http {
     }
 
     fn broken(&self, error: &reqwest::Error) -> Error {
-        if error.is_timeout() {
+        // A connection that stood may time out too, in TCP: that one has carried the request.
+        if error.is_timeout() && error.is_connect() {
             let text = format!("no connection within {:?}", self.limits.connect);
             return self.unreachable(text).unsent();
         }

@@ -98,6 +98,16 @@ async fn refused_cut_and_garbled_answers_are_told_in_plain_words() {
 }
 
 #[tokio::test]
+async fn a_handshake_that_hangs_ends_at_the_deadline_of_connections() {
+    // The kernel connects, nobody accepts.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("https://{}", silent.local_addr().expect("its address"));
+    let limits = Limits { connect: Duration::from_millis(200), ..long() };
+    let error = told(&client(limits, &Trust::Plain), &url).await;
+    assert!(format!("{error:#}").ends_with("no connection within 200ms"), "{error:#}");
+}
+
+#[tokio::test]
 async fn nothing_is_tried_twice() {
     let server = plain();
     let client = client(long(), &Trust::Plain);

@@ -110,9 +110,12 @@ async fn what_is_no_document_is_told_with_what_was_found() {
 async fn what_is_no_session_is_never_sent_on() {
     let World { model, .. } = world();
     let client = client(&model);
-    model.script(vec![Step::on(SESSION, Fault::Html200)]);
-    let error = client.document().await.expect_err("a page");
-    assert!(format!("{error:#}").ends_with("no session token"), "{error:#}");
+    let line = Fault::Status { code: 200, body: "<html></html>".into(), headers: Vec::new() };
+    for page in [Fault::Html200, line] {
+        model.script(vec![Step::on(SESSION, page)]);
+        let error = client.document().await.expect_err("a page");
+        assert!(format!("{error:#}").ends_with("no session token"), "{error:#}");
+    }
     assert_eq!(model.server().count("/latest/dynamic"), 0);
     model.script(vec![Step::on(SESSION, Fault::status(403, "Forbidden"))]);
     let error = client.document().await.expect_err("switched off");

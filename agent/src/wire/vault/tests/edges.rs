@@ -90,6 +90,24 @@ async fn a_request_carries_what_it_should_and_no_more() {
     assert!(!format!("{vault:?}").contains("hvs"));
 }
 
+#[tokio::test]
+async fn a_nonce_of_vaults_own_goes_no_further() {
+    let model = Model::start(ModelOptions::new(ModelClock::real())).expect("a free port");
+    let vault = Vault::new(options(&model.handle())).expect("a client");
+    let fault = Fault::Status {
+        code: 200,
+        body: r#"{"request_id":"x","auth":{"client_token":"hvs.T","lease_duration":60,
+            "renewable":true,"metadata":{"nonce":"5defbf9e","role":"worker"}}}"#
+            .into(),
+        headers: vec![("content-type".into(), "application/json".into())],
+    };
+    model.server().script(vec![Step::on("/", fault)]);
+    let token = Secret::new("hvs.none".into());
+    let auth = vault.renew_self(&token, Duration::ZERO).await.expect("an answer");
+    assert_eq!(auth.metadata.keys().collect::<Vec<_>>(), ["role"]);
+    assert!(!format!("{auth:?}").contains("hvs"));
+}
+
 #[test]
 fn an_address_is_refused_before_anything_is_sent() {
     let handle = |address: &str, ca_pem: Option<&str>| {
