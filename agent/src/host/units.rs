@@ -286,7 +286,7 @@ fn name_of(error: &zbus::Error) -> Option<String> {
 }
 
 fn is_missing(name: &str) -> bool {
-    matches!(name, "org.freedesktop.systemd1.NoSuchUnit" | "org.freedesktop.systemd1.LoadFailed")
+    name == "org.freedesktop.systemd1.NoSuchUnit"
 }
 
 /// Errors that the bus answers in systemd's place, because systemd does not.

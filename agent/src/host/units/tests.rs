@@ -119,6 +119,23 @@ async fn a_unit_that_does_not_come_up_is_told() {
     refused(result, Code::UnitMissing, "kubelt.service");
 }
 
+/// Another job that ends meanwhile is not taken for ours.
+#[tokio::test]
+async fn only_the_end_of_the_own_job_counts() {
+    let host = Host::with(Unit::active(Behaviour::Hangs));
+    host.model.add_unit("other.service", Unit::active(Behaviour::Works));
+    let model = std::sync::Arc::new(host.model);
+    let (watcher, systemd) = (model.clone(), host.systemd.clone());
+    let meanwhile = std::thread::spawn(move || {
+        assert!(watcher.wait_for("RestartUnit", "kubelet.service", 1, LIMIT));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(systemd.restart("other.service", LIMIT))
+    });
+    let result = host.systemd.restart("kubelet.service", Duration::from_millis(500)).await;
+    refused(result, Code::RestartFailed, "the job has not ended");
+    meanwhile.join().unwrap().unwrap();
+}
+
 #[test]
 fn every_end_of_a_job_is_understood() {
     assert!(judge("done").is_ok());

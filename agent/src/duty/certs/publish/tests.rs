@@ -5,6 +5,7 @@ mod readers;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use jiff::Timestamp;
 
@@ -135,6 +136,46 @@ fn each_step_does_its_part_only() {
     assert_eq!(house.numbers(), [2]);
     assert!(place(&house.root, &house.target, edition).is_err(), "no number is used twice");
     assert_eq!(house.sound(), (2, two.cert.clone()));
+}
+
+/// A clock by which the pause for readers is seen from inside.
+#[derive(Debug)]
+struct Pausing(PathBuf, AtomicUsize);
+
+impl Clock for Pausing {
+    fn now(&self) -> Timestamp {
+        Timestamp::UNIX_EPOCH
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn sleep(&self, _: Duration) -> Pending<'_, ()> {
+        let current = fs::read_link(self.0.join(CURRENT)).unwrap();
+        assert_eq!(current, Path::new("00000002"), "readers to come are served the new one");
+        assert!(FILES.iter().all(|file| self.0.join("00000001").join(file).exists()));
+        self.1.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async {})
+    }
+
+    fn synchronized(&self) -> Option<bool> {
+        None
+    }
+}
+
+#[tokio::test]
+async fn readers_in_the_middle_have_a_pause() {
+    let house = House::new();
+    let first = material("one");
+    let place_first = Edition { generation: Generation(1), material: &first };
+    place(&house.root, &house.target, place_first).unwrap();
+    swap(&house.root, &house.target, Generation(1)).unwrap();
+    let clock = Pausing(house.path(""), AtomicUsize::new(0));
+    let second = Edition { generation: Generation(2), material: &material("two") };
+    publish(&house.root, &clock, &house.target, second).await.unwrap();
+    assert_eq!(clock.1.into_inner(), 1);
+    assert_eq!(house.numbers(), [2]);
 }
 
 #[test]
