@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use crate::bench::{Caller, Ctx, Outcome, has, ok, status};
 
-/// A server of its own with a quota on one mount, since whether it shows headers is a setting of the server.
+/// A server of its own with a quota on one mount, since whether it shows headers is a setting of
+/// the server.
 async fn limited(caller: &Caller, more: Value) -> Outcome {
     let root = caller.quiet();
     let mount = json!({ "type": "kv", "options": { "version": "2" } });
