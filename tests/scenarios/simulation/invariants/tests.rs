@@ -1,0 +1,1 @@
+//! Each invariant fails on what it is there for.

@@ -1,0 +1,408 @@
+//! One node's life: look, begin, perform, settle, as the loop of the agent does, every effect to
+//! its end before the next, the invariants checked after each, and the clock moved to the next
+//! instant at which anything can happen.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use nodeagent::agent::{self, Agent, Decision};
+use nodeagent::duty::{self, DutyId, Facts, Records, Why};
+use nodeagent::host::files::Root;
+use nodeagent::node::{Node, Standing};
+use nodeagent::{gate, status};
+use serde_json::{Value, json};
+
+use super::clock::lock;
+use super::faults::{CERTIFICATES, leaves_vault_to_its_administrator};
+use super::invariants;
+use super::ledger::Ledger;
+use super::random::{Random, derived};
+use super::schedule::{Blow, Change, Fault};
+use super::weather::{recovery, recovery_from};
+use super::world::World;
+
+/// The clock never jumps further, so that what only time changes is seen.
+const JUMP: SignedDuration = SignedDuration::from_hours(6);
+
+/// What cannot be done while Vault is away is done this much later.
+const LATER: SignedDuration = SignedDuration::from_hours(1);
+
+/// How often it is tried whether a look asks for the one effect that is under way.
+const LOOKS_AGAIN: f64 = 0.1;
+
+/// A broken invariant.
+#[derive(Clone, Debug)]
+pub(super) struct Broken {
+    pub(super) invariant: &'static str,
+    pub(super) at: Timestamp,
+    pub(super) text: String,
+    /// The last lines of the log, with the blows of fate among them.
+    pub(super) story: Vec<String>,
+}
+
+/// What a life came to.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    pub(super) broken: Vec<Broken>,
+    pub(super) effects: u64,
+    pub(super) issued: u64,
+    pub(super) acts: usize,
+    pub(super) starts: u64,
+}
+
+/// Lines of log as the agent writes them.
+pub(super) type Log = Arc<Mutex<Vec<u8>>>;
+
+/// A life in progress.
+pub(super) struct Life {
+    world: World,
+    node: Arc<Node>,
+    agent: Option<Agent>,
+    ledger: Ledger,
+    plan: VecDeque<(Timestamp, Change)>,
+    kept: Value,
+    random: Random,
+    seed: u64,
+    log: Log,
+    story: VecDeque<String>,
+    accessors: u64,
+    /// What the look after the last effect saw, and decided.
+    seen: Option<(Facts, Decision)>,
+    outcome: Outcome,
+}
+
+impl Life {
+    pub(super) fn new(
+        world: World,
+        plan: Vec<(Timestamp, Change)>,
+        seed: u64,
+        log: Log,
+    ) -> Result<Life, String> {
+        let node = world.node(seed)?;
+        world.model.server().clear_log();
+        let mut life = Life {
+            world,
+            node,
+            agent: None,
+            ledger: Ledger::default(),
+            plan: plan.into(),
+            kept: Value::Null,
+            random: Random::new(derived(seed, 2)),
+            seed,
+            log,
+            story: VecDeque::new(),
+            accessors: 0,
+            seen: None,
+            outcome: Outcome::default(),
+        };
+        life.ledger.weather.fair(life.world.now(), recovery_from(Blow::Reboot));
+        life.start()?;
+        Ok(life)
+    }
+
+    /// Lives until an instant, or until an invariant is broken.
+    pub(super) async fn live(mut self, until: Timestamp) -> Result<Outcome, String> {
+        while self.world.now() < until && self.outcome.broken.is_empty() {
+            self.fate().await?;
+            match self.agent.is_some() {
+                true => self.turn().await?,
+                false => self.jump(None),
+            }
+        }
+        self.outcome.issued = self.ledger.issued;
+        self.outcome.acts = self.world.units.acts().len();
+        Ok(self.outcome)
+    }
+
+    /// One turn of the agent's loop.
+    async fn turn(&mut self) -> Result<(), String> {
+        if self.let_consumer_come_up().await {
+            self.seen = None;
+        }
+        // Where nothing has happened since the look after the last effect, that look stands.
+        let (facts, decision) = match self.seen.take() {
+            Some(seen) => seen,
+            None => self.look().await,
+        };
+        if decision.start.is_empty() {
+            self.jump(decision.next);
+            return Ok(());
+        }
+        let mut begun = Vec::new();
+        for (id, why) in decision.start {
+            match self.agent().begin(&id, &facts) {
+                Ok(()) => begun.push((id, why)),
+                Err(error) => self.agent().settle(&id, Err(error)),
+            }
+        }
+        if begun.len() > 1 || self.random.chance(LOOKS_AGAIN) {
+            self.look_again(&begun).await;
+        }
+        self.random.shuffle(&mut begun);
+        let records = self.agent().records().clone();
+        for (id, why) in begun {
+            if !self.perform(&id, why, &records).await {
+                self.tell("killed".into());
+                return self.start();
+            }
+            self.seen = Some(self.look().await);
+        }
+        Ok(())
+    }
+
+    /// A look of the agent, and every invariant held against it.
+    async fn look(&mut self) -> (Facts, Decision) {
+        let (facts, decision) = self.agent().look().await;
+        self.check(&facts);
+        (facts, decision)
+    }
+
+    /// While effects are under way, a look asks for none of them, nor for an act beside an issue.
+    async fn look_again(&mut self, begun: &[(DutyId, Why)]) {
+        let under_way: BTreeSet<DutyId> = begun.iter().map(|(id, _)| id.clone()).collect();
+        let (_, again) = self.agent().look().await;
+        let is_cert = |id: &DutyId| matches!(id, DutyId::Cert(_));
+        let is_act = |id: &DutyId| matches!(id, DutyId::Act(_));
+        let beside = |id: &DutyId| {
+            is_act(id) && under_way.iter().any(is_cert)
+                || is_cert(id) && under_way.iter().any(is_act)
+        };
+        let wrong = again.start.into_iter().map(|(id, _)| id);
+        let wrong = wrong.filter(|id| under_way.contains(id) || beside(id));
+        self.ledger.asked_again.extend(wrong);
+    }
+
+    /// Performs an effect; false where it was killed in the middle.
+    async fn perform(&mut self, id: &DutyId, why: Why, records: &Records) -> bool {
+        let begun = self.world.now();
+        self.ledger.effects.push(begun);
+        self.outcome.effects += 1;
+        let (node, kill) = (self.node.clone(), self.world.clock.kill.clone());
+        let outcome = tokio::select! {
+            biased;
+            outcome = Agent::perform(&node, id, why, records) => Some(outcome),
+            () = kill.struck() => None,
+        };
+        let took = begun.duration_until(self.world.now());
+        let duties = duty::duties(&node.config);
+        let limit = duties.iter().find(|duty| duty.id() == *id);
+        let limit = limit.map_or(Duration::ZERO, |duty| duty.limit(&node.config));
+        self.ledger.effect = Some((id.clone(), took, limit));
+        self.world.let_sockets_settle().await;
+        let Some(outcome) = outcome else { return false };
+        self.agent().settle(id, outcome);
+        self.name_session();
+        true
+    }
+
+    /// The accessor is Vault's random choice, and the instant of the renewal hangs on it: it is
+    /// replaced by one of the seed, or no life would be the same again.
+    fn name_session(&mut self) {
+        let Some((mut session, standing)) = self.node.session.get() else { return };
+        if standing == Standing::Proved && !session.facts.accessor.starts_with("seeded-") {
+            self.accessors += 1;
+            session.facts.accessor = format!("seeded-{}-{}", self.seed, self.accessors);
+            self.node.session.set(session.clone(), standing);
+            // A disk that is full keeps the session that it has, as the agent's own write would.
+            self.node.store_session(&session).ok();
+        }
+    }
+
+    /// Starts the agent as a new process.
+    fn start(&mut self) -> Result<(), String> {
+        (self.agent, self.seen) = (None, None);
+        self.outcome.starts += 1;
+        self.ledger.started(self.world.now());
+        self.node = self.world.node(derived(self.seed, 1000 + self.outcome.starts))?;
+        // On a full disk they are there already, and nothing else can be done about it.
+        agent::make_directories(&self.node.root).ok();
+        self.agent = Some(Agent::open(self.node.clone()));
+        self.take_log();
+        Ok(())
+    }
+
+    fn agent(&mut self) -> &mut Agent {
+        self.agent.as_mut().expect("the node is up in a turn")
+    }
+
+    /// systemd starts the consumer once its gate opens, and again where it has exited.
+    /// Says whether it came.
+    async fn let_consumer_come_up(&mut self) -> bool {
+        if self.world.consumer.is_running() {
+            return false;
+        }
+        let root = Root::new(self.world.disk.path());
+        let (config, clock) = (&self.node.config, &*self.world.clock);
+        let gate = gate::wait(config, &root, clock, "kubelet", Some(Duration::ZERO));
+        if gate.await.is_ok() {
+            self.world.units.come_up();
+        }
+        self.world.consumer.is_running()
+    }
+
+    /// Publishes the status and holds every invariant against what can be seen.
+    fn check(&mut self, facts: &Facts) {
+        self.world.consumer.look();
+        self.take_log();
+        let Some(agent) = &self.agent else { return };
+        let shown = agent.status(facts);
+        // On a full disk the old status stays, and its age tells.
+        status::store(&self.node.root, &shown).ok();
+        let evidence = self.ledger.observe(&self.world, agent, &self.node, Some(&shown));
+        for (invariant, holds) in invariants::ALL {
+            if let Err(text) = holds(&evidence) {
+                let problems = serde_json::to_string(&shown.problems).unwrap_or_default();
+                let text = format!("{text}\n    problems: {problems}");
+                let story = self.story.iter().cloned().collect();
+                let at = self.world.now();
+                self.outcome.broken.push(Broken { invariant, at, text, story });
+            }
+        }
+    }
+
+    /// Everything that the plan says for now or before.
+    async fn fate(&mut self) -> Result<(), String> {
+        while let Some((_, change)) = self.plan.pop_front_if(|(at, _)| *at <= self.world.now()) {
+            if self.needs_vault(change) {
+                self.postpone(change);
+                continue;
+            }
+            self.tell(format!("{change:?}"));
+            self.seen = None;
+            match change {
+                Change::Begin(fault) => self.begin(fault).await?,
+                Change::End(fault) => self.end(fault).await?,
+                Change::Blow(blow) => self.blow(blow).await?,
+            }
+            self.world.model.server().clear_log();
+        }
+        Ok(())
+    }
+
+    /// Whether this is a change that nobody can make now.
+    fn needs_vault(&self, change: Change) -> bool {
+        let Some(fault) = &self.ledger.weather.fault else { return false };
+        let of_administrator = matches!(
+            change,
+            Change::Blow(
+                Blow::EntryDeleted
+                    | Blow::TokenRevoked
+                    | Blow::AuthorityAdded
+                    | Blow::AuthorityChanged
+                    | Blow::AuthorityDropped
+                    | Blow::RecordsTorn
+                    | Blow::Reboot
+            )
+        );
+        of_administrator && !leaves_vault_to_its_administrator(fault)
+            || matches!(fault, Fault::Stopped) && matches!(change, Change::Blow(_))
+    }
+
+    fn postpone(&mut self, change: Change) {
+        let at = self.world.now() + LATER;
+        let place = self.plan.partition_point(|(other, _)| *other <= at);
+        self.plan.insert(place, (at, change));
+    }
+
+    async fn begin(&mut self, fault: Fault) -> Result<(), String> {
+        let now = self.world.now();
+        if matches!(fault, Fault::DiskFull | Fault::DiskReadOnly) && !self.world.disk.has_faults() {
+            return Ok(());
+        }
+        self.ledger.weather.foul(now, fault);
+        match fault {
+            Fault::ClockStep(_) => self.ledger.excuse_the_budget(now),
+            Fault::Foreign => drop(self.ledger.torn.insert(CERTIFICATES[0])),
+            Fault::Stopped => self.agent = None,
+            _ => {}
+        }
+        self.kept = self.world.begin(fault).await?;
+        Ok(())
+    }
+
+    async fn end(&mut self, fault: Fault) -> Result<(), String> {
+        if self.ledger.weather.fault != Some(fault) {
+            return Ok(());
+        }
+        let kept = self.kept.take();
+        self.world.end(fault, kept).await?;
+        let now = self.world.now();
+        self.ledger.weather.fair(now, recovery(&fault));
+        match fault {
+            Fault::ClockStep(_) => self.ledger.excuse_the_budget(now),
+            Fault::Stopped => self.boot()?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    async fn blow(&mut self, blow: Blow) -> Result<(), String> {
+        let now = self.world.now();
+        self.world.strike(blow, &mut self.random).await?;
+        match blow {
+            Blow::Restart => self.start()?,
+            Blow::KillAt(place) => self.world.clock.kill.arm(Some(place)),
+            Blow::Reboot => self.boot()?,
+            Blow::TokenRevoked => self.revoke().await?,
+            Blow::Torn | Blow::Unlinked | Blow::LinkLost => self.ledger.torn.extend(CERTIFICATES),
+            Blow::RecordsTorn => {
+                self.ledger.excuse_the_budget(now);
+                self.ledger.forgive_acts(&self.world);
+                self.start()?;
+            }
+            _ => {}
+        }
+        // In foul weather a blow changes nothing; in fair weather the recovery begins anew.
+        if self.ledger.weather.fault.is_none() {
+            self.ledger.weather.fair(now, recovery_from(blow));
+        }
+        Ok(())
+    }
+
+    /// The machine boots: what is in memory and in /run is gone.
+    fn boot(&mut self) -> Result<(), String> {
+        self.world.consumer.stop();
+        std::fs::remove_dir_all(self.world.path("run/nodeagent")).ok();
+        self.world.clock.boot();
+        self.start()
+    }
+
+    async fn revoke(&mut self) -> Result<(), String> {
+        if let Some((session, _)) = self.node.session.get() {
+            let body = json!({ "token": session.token.expose() });
+            self.world.admin.write("auth/token/revoke", &body).await?;
+        }
+        Ok(())
+    }
+
+    /// Moves the clock to the next instant at which anything is due, or is planned.
+    fn jump(&mut self, due: Option<Timestamp>) {
+        self.seen = None;
+        let now = self.world.now();
+        // What is due is due by the node's own clock.
+        let due = due.map(|due| due.saturating_sub(self.world.clock.wrong()).unwrap_or(due));
+        let planned = self.plan.front().map(|(at, _)| *at);
+        let next = [due, planned].into_iter().flatten().min();
+        let next = next.map_or(now + JUMP, |next| next.min(now + JUMP));
+        // A due instant of the past is one that a coarser clock has just missed.
+        self.world.truth.set(next.max(now + SignedDuration::from_millis(1)));
+    }
+
+    fn tell(&mut self, text: String) {
+        const KEPT: usize = 60;
+        self.story.push_back(format!("{} {text}", self.world.now()));
+        let excess = self.story.len().saturating_sub(KEPT);
+        self.story.drain(..excess);
+    }
+
+    fn take_log(&mut self) {
+        let bytes = std::mem::take(&mut *lock(&self.log));
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        for line in text.lines() {
+            self.tell(line.to_owned());
+        }
+        self.ledger.log.push_str(&text);
+    }
+}

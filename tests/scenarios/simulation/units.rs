@@ -1,0 +1,162 @@
+//! systemd in the simulation: one unit, whose jobs start and stop the simulated consumer, and a
+//! record of every job that was carried out, with what was published at that moment.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::{SignedDuration, Timestamp};
+use nodeagent::error::{Code, Error, Result};
+use nodeagent::host::clock::Clock;
+use nodeagent::host::units::{Active, Load, UnitState, Units};
+use rig::clock::ModelClock;
+
+use super::clock::{NodeClock, Place, lock};
+use super::consumer::{Consumer, Start};
+
+/// A kubelet that is slow to come takes so long.
+const LATE: SignedDuration = SignedDuration::from_secs(30);
+
+/// One that cannot come is known to have exited after this.
+const EXIT: SignedDuration = SignedDuration::from_secs(2);
+
+/// A job that was carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Act {
+    pub(super) at: Timestamp,
+    /// The generation that each certificate's `current` led to.
+    pub(super) generations: BTreeMap<String, u64>,
+}
+
+/// The recorder.
+pub(super) struct Recorder {
+    truth: ModelClock,
+    clock: Arc<NodeClock>,
+    consumer: Consumer,
+    published: PathBuf,
+    entered: Mutex<Option<Timestamp>>,
+    acts: Mutex<Vec<Act>>,
+    away: AtomicBool,
+}
+
+impl Recorder {
+    /// `published` is the directory of the consumer, with one directory for each certificate.
+    pub(super) fn new(
+        truth: ModelClock,
+        clock: Arc<NodeClock>,
+        consumer: Consumer,
+        published: PathBuf,
+    ) -> Recorder {
+        Recorder {
+            truth,
+            clock,
+            consumer,
+            published,
+            entered: Mutex::default(),
+            acts: Mutex::default(),
+            away: AtomicBool::new(false),
+        }
+    }
+
+    /// Takes D-Bus away.
+    pub(super) fn leave(&self) {
+        self.away.store(true, Ordering::SeqCst);
+    }
+
+    /// Brings D-Bus back.
+    pub(super) fn come_back(&self) {
+        self.away.store(false, Ordering::SeqCst);
+    }
+
+    /// The jobs so far.
+    pub(super) fn acts(&self) -> Vec<Act> {
+        lock(&self.acts).clone()
+    }
+
+    /// The unit comes up by itself: at boot, when its gate has opened.
+    pub(super) fn come_up(&self) {
+        if self.consumer.start().is_ok() {
+            *lock(&self.entered) = Some(self.clock.now());
+        }
+    }
+
+    fn bus(&self) -> Result<()> {
+        if self.away.load(Ordering::SeqCst) {
+            return Err(Error::new(Code::SystemdUnreachable, "connection refused"));
+        }
+        Ok(())
+    }
+
+    fn record(&self) {
+        let act = Act { at: self.truth.now(), generations: generations(&self.published) };
+        lock(&self.acts).push(act);
+    }
+
+    fn run(&self, limit: Duration) -> Result<()> {
+        let failed = |text: String| Error::new(Code::RestartFailed, text).at("kubelet.service");
+        self.record();
+        match self.consumer.start_mode() {
+            Start::Well => {}
+            Start::Late => self.truth.advance(LATE),
+            Start::Fails => self.truth.advance(EXIT),
+            Start::Hangs => {
+                self.consumer.stop();
+                self.truth.advance(SignedDuration::try_from(limit).expect("a limit is short"));
+                return Err(failed("the job has not ended".into()));
+            }
+        }
+        self.consumer.start().map_err(failed)?;
+        *lock(&self.entered) = Some(self.clock.now());
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Units for Recorder {
+    async fn state(&self, _: &str) -> Result<UnitState> {
+        self.bus()?;
+        let active = match self.consumer.is_running() {
+            true => Active::Active,
+            false => Active::Failed,
+        };
+        let entered = *lock(&self.entered);
+        Ok(UnitState { load: Load::Loaded, active, entered, main_pid: None })
+    }
+
+    async fn restart(&self, _: &str, limit: Duration) -> Result<()> {
+        self.bus()?;
+        self.clock.kill.pass(Place::BeforeAct).await;
+        let done = self.run(limit);
+        self.clock.kill.pass(Place::AfterAct).await;
+        done
+    }
+
+    async fn reload(&self, _: &str, _: Duration) -> Result<()> {
+        self.bus()?;
+        self.clock.kill.pass(Place::BeforeAct).await;
+        self.record();
+        self.consumer.reload();
+        self.clock.kill.pass(Place::AfterAct).await;
+        Ok(())
+    }
+
+    async fn start(&self, unit: &str, limit: Duration) -> Result<()> {
+        self.restart(unit, limit).await
+    }
+}
+
+/// The generation that each certificate's `current` leads to, below a consumer's directory.
+pub(super) fn generations(published: &Path) -> BTreeMap<String, u64> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(published).into_iter().flatten().flatten() {
+        let link = std::fs::read_link(entry.path().join("current"));
+        let number = link.ok().and_then(|to| to.to_str()?.parse().ok());
+        if let Some(number) = number {
+            found.insert(entry.file_name().to_string_lossy().into_owned(), number);
+        }
+    }
+    found
+}

@@ -1,0 +1,119 @@
+//! When it was fair: nothing wrong with Vault, AWS, clock, disk, files, systemd or consumer, and
+//! nothing just changed by a person. What the agent promises, it promises for fair weather; after
+//! foul it has a time to recover, which its longest backoff bounds.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::schedule::{Blow, Fault};
+
+/// After something was away: the longest backoff is 5 minutes, for the log-in and once more for
+/// what waits for it, and a minute for the work itself.
+const AFTER_ABSENCE: SignedDuration = SignedDuration::from_mins(12);
+
+/// After somebody said no: the longest backoff is an hour, and what waits for it comes after.
+const AFTER_DENIAL: SignedDuration = SignedDuration::from_mins(75);
+
+/// A spell of fair weather.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Spell {
+    pub(super) from: Timestamp,
+    /// Until now, where it has no end.
+    pub(super) until: Option<Timestamp>,
+    /// How long the agent may take to be well in it.
+    pub(super) recovery: SignedDuration,
+}
+
+/// All spells of the last days.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Weather {
+    pub(super) spells: Vec<Spell>,
+    /// What is foul.
+    pub(super) fault: Option<Fault>,
+}
+
+/// Spells that ended longer ago than any certificate lives are forgotten.
+const MEMORY: SignedDuration = SignedDuration::from_hours(100);
+
+impl Weather {
+    /// Something begins to be wrong.
+    pub(super) fn foul(&mut self, now: Timestamp, fault: Fault) {
+        self.close(now);
+        self.fault = Some(fault);
+    }
+
+    /// What was wrong has ended, or was never more than a blow.
+    pub(super) fn fair(&mut self, now: Timestamp, recovery: SignedDuration) {
+        let before = self.spells.last().filter(|spell| spell.until.is_none()).copied();
+        self.close(now);
+        self.fault = None;
+        self.spells.retain(|spell| spell.until.is_none_or(|end| now.duration_since(end) < MEMORY));
+        // A blow on a recovering node does not shorten what it was promised before.
+        let left = before.map_or(SignedDuration::ZERO, |spell| {
+            spell.recovery.saturating_sub(spell.from.duration_until(now))
+        });
+        self.spells.push(Spell { from: now, until: None, recovery: recovery.max(left) });
+    }
+
+    fn close(&mut self, now: Timestamp) {
+        if let Some(spell) = self.spells.last_mut() {
+            spell.until.get_or_insert(now);
+        }
+    }
+
+    /// Whether there was a spell within these instants that was longer than its recovery.
+    pub(super) fn gave_time(&self, from: Timestamp, until: Timestamp) -> bool {
+        self.spells.iter().any(|spell| {
+            let begin = spell.from.max(from);
+            let end = spell.until.unwrap_or(until).min(until);
+            begin.duration_until(end) > spell.recovery
+        })
+    }
+}
+
+/// How long a node may take once this fault is over.
+pub(super) fn recovery(fault: &Fault) -> SignedDuration {
+    match fault {
+        Fault::Away
+        | Fault::Sealed
+        | Fault::Failing(_)
+        | Fault::Html
+        | Fault::Cut
+        | Fault::AwsHangs
+        | Fault::AwsThrottles
+        | Fault::AwsSlow(_)
+        | Fault::Throttled
+        | Fault::ImdsAway
+        | Fault::DiskFull
+        | Fault::DiskReadOnly
+        | Fault::Stopped
+        | Fault::ClockStep(_)
+        | Fault::Drift(_) => AFTER_ABSENCE,
+        Fault::Lying(_)
+        | Fault::LoginRoleNarrow
+        | Fault::PkiRoleNarrow
+        | Fault::PolicyLost
+        | Fault::IssuerUnknown
+        | Fault::Foreign
+        | Fault::BusAway
+        | Fault::Consumer(_) => AFTER_DENIAL,
+    }
+}
+
+/// How long a node may take after this blow.
+pub(super) fn recovery_from(_: Blow) -> SignedDuration {
+    AFTER_ABSENCE
+}
+
+#[test]
+fn a_spell_gives_time_only_where_it_is_longer_than_its_recovery() {
+    let at = |minute: i64| Timestamp::from_second(1_800_000_000 + 60 * minute).unwrap();
+    let mut weather = Weather::default();
+    weather.fair(at(0), AFTER_ABSENCE);
+    assert!(!weather.gave_time(at(0), at(12)) && weather.gave_time(at(0), at(13)));
+    assert!(!weather.gave_time(at(5), at(15)));
+    weather.foul(at(20), Fault::Away);
+    assert!(weather.gave_time(at(0), at(100)) && !weather.gave_time(at(10), at(100)));
+    weather.fair(at(100), AFTER_DENIAL);
+    weather.fair(at(110), AFTER_ABSENCE);
+    assert!(!weather.gave_time(at(100), at(170)) && weather.gave_time(at(100), at(176)));
+}
