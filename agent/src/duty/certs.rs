@@ -153,7 +153,7 @@ pub fn renew_at(
     place: u64,
 ) -> Timestamp {
     let start = begun.as_millisecond();
-    let life = not_after.as_millisecond() - start;
+    let life = whole(not_after.as_millisecond() - start);
     // A life that the role cut below what must be survived is renewed at half of it; `status`
     // says that it cannot survive what it should.
     let survive = (survive.as_millis() as i64).min(life / 2);
@@ -166,7 +166,16 @@ pub fn renew_at(
     let aligned = slot * period + offset;
     // A slot that follows an issue at once would issue twice for nothing.
     let instant = aligned.max(start + period / 8) + scatter as i64;
-    Timestamp::from_millisecond(instant).unwrap_or(not_after)
+    let last = not_after.as_millisecond() - survive;
+    Timestamp::from_millisecond(instant.min(last)).unwrap_or(not_after)
+}
+
+/// A life in whole steps of five minutes, a short one in seconds. Two lives differ by what an
+/// answer takes and by the clocks' difference; a grid that begins in 1970 has 40,000 slots of a
+/// day's life by now, and one second more in each would move the next instant by half a day.
+fn whole(life: i64) -> i64 {
+    let step = if life < 3_600_000 { 1_000 } else { 300_000 };
+    ((life + step / 5) / step * step).max(1)
 }
 
 /// When the budget of issues allows the next one; nothing if it allows it now.
@@ -472,6 +481,19 @@ mod tests {
                 }
                 issued = renewal;
             }
+        }
+    }
+
+    #[test]
+    fn a_life_that_is_seconds_shorter_keeps_its_place_on_the_grid() {
+        let survive = Duration::from_secs(11 * 3600);
+        let mut issued = at(0);
+        for round in 0..40_i64 {
+            let end = issued + SignedDuration::from_millis(24 * HOUR * 1000 - 37 * round);
+            let renewal = renew_at(issued, end, survive, backoff::hash("i-0aaa"));
+            let after = hours(issued, renewal);
+            assert!(round < 2 || (11.4..=12.6).contains(&after), "round {round}: {after} h");
+            issued = renewal;
         }
     }
 
