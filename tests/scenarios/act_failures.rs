@@ -1,1 +1,134 @@
-//! Stories.
+//! A consumer that does not come back: one generation back, told, and never another issue for it.
+//! A systemd that is away is waited for.
+
+use rig::consumer::Mode;
+use rig::stage::{Running, Stage, StageOptions};
+use rig::systemd::{ActiveState, Behaviour};
+
+use crate::play::*;
+
+/// A consumer that is restarted after each commit.
+fn restarted() -> StageOptions {
+    let options = StageOptions { consumer: Mode::RereadNever, ..StageOptions::worker() };
+    options.with(&kubelet("act = \"restart\"\nlimit = \"2s\""))
+}
+
+#[tokio::test]
+async fn a_consumer_that_fails_with_a_new_certificate_gets_the_old_one_back() {
+    let (stage, agent) = serving(restarted()).await;
+    let good = serial(&stage);
+    start_only_with(&stage, &good);
+    ask_renewal(&stage);
+    let problem = wait_problem(&stage, "rolled-back");
+    assert!(told(&problem).contains(KUBELET), "{problem:#}");
+    assert_eq!(serial(&stage), good);
+    assert_eq!(stage.kubelet.serial(), Some(good));
+    let certificate = stage.certificate(SERVER);
+    assert_eq!(certificate["quarantined"], 2, "{certificate:#}");
+    assert_eq!(certificate["generation"], 3, "going back is a generation of its own");
+    stays(&stage, &agent, 2);
+}
+
+/// The unit comes up with this serial on disk and with no other.
+fn start_only_with(stage: &Stage, serial: &str) {
+    let (consumer, serial) = (stage.kubelet.clone(), serial.to_owned());
+    let path = stage.path(&format!("{PUBLISHED}/current/cert.pem"));
+    let restart = move || {
+        let pem = std::fs::read(&path).map_err(|error| error.to_string())?;
+        let leaf = nodeagent::duty::certs::leaf::Leaf::read(&pem);
+        match leaf.is_ok_and(|leaf| leaf.serial == serial) {
+            true => consumer.restart(),
+            false => Err("not this certificate".into()),
+        }
+    };
+    stage.systemd.behave(KUBELET, Behaviour::run(restart));
+}
+
+/// No look changes anything any more: no issue, no restart, no other files.
+fn stays(stage: &Stage, agent: &Running, issued: usize) {
+    let restarts = stage.systemd.count("RestartUnit", KUBELET);
+    let published = tree(stage, PUBLISHED);
+    for _ in 0..3 {
+        look_again(stage, agent);
+    }
+    assert_eq!(issues(stage), issued, "a failing restart never causes another issue");
+    assert_eq!(stage.systemd.count("RestartUnit", KUBELET), restarts);
+    assert_eq!(tree(stage, PUBLISHED), published);
+}
+
+#[tokio::test]
+async fn a_consumer_that_fails_with_every_certificate_costs_one_issue_and_two_restarts() {
+    let (stage, agent) = serving(restarted()).await;
+    let good = serial(&stage);
+    stage.kubelet.set_mode(Mode::FailsToStart);
+    ask_renewal(&stage);
+    let problem = wait_problem(&stage, "rolled-back");
+    assert!(told(&problem).contains("failed too"), "{problem:#}");
+    assert_eq!(serial(&stage), good);
+    assert_eq!(stage.systemd.count("RestartUnit", KUBELET), 2);
+    stays(&stage, &agent, 2);
+}
+
+#[tokio::test]
+async fn a_consumer_that_serves_something_else_gets_the_old_one_back() {
+    let (stage, _agent) = serving(restarted()).await;
+    let good = serial(&stage);
+    stage.kubelet.set_mode(Mode::ServesOther);
+    ask_renewal(&stage);
+    let problem = wait_problem(&stage, "rolled-back");
+    assert!(told(&problem).contains("does not serve"), "{problem:#}");
+    assert_eq!(serial(&stage), good);
+}
+
+#[tokio::test]
+async fn without_a_former_certificate_the_new_one_stays_and_the_failure_is_told() {
+    let stage = stage(restarted()).await;
+    stage.systemd.set_state(KUBELET, ActiveState::Active);
+    stage.systemd.behave(KUBELET, Behaviour::Fails);
+    let agent = stage.run().expect("the agent starts");
+    wait_problem(&stage, "restart-failed");
+    assert_eq!(stage.certificate(SERVER)["generation"], 1);
+    assert_eq!(stage.certificate(SERVER)["state"], "good");
+    look_again(&stage, &agent);
+    assert_eq!(issues(&stage), 1);
+    assert_eq!(stage.systemd.count("RestartUnit", KUBELET), 1);
+}
+
+#[tokio::test]
+async fn a_job_that_hangs_is_left_after_its_limit() {
+    let (stage, agent) = serving(restarted()).await;
+    stage.systemd.behave(KUBELET, Behaviour::Hangs);
+    ask_renewal(&stage);
+    let problem = wait_problem(&stage, "rolled-back");
+    assert!(told(&problem).contains("within 2 s"), "{problem:#}");
+    assert_eq!(issues(&stage), 2);
+    assert_eq!(agent.stop(SOON), Ok(0));
+}
+
+#[tokio::test]
+async fn a_unit_that_does_not_exist_is_told_by_name() {
+    let (stage, agent) = healthy(StageOptions::worker()).await;
+    stage.systemd.remove_unit(KUBELET);
+    let (_, after) = renew(&stage);
+    let text = told(&wait_problem(&stage, "unit-missing"));
+    assert!(text.contains(KUBELET), "{text}");
+    look_again(&stage, &agent);
+    assert_eq!(serial(&stage), after);
+    assert_eq!(issues(&stage), 2);
+}
+
+#[tokio::test]
+async fn a_systemd_that_is_away_is_waited_for() {
+    let (stage, agent) = serving(restarted()).await;
+    stage.systemd.stop();
+    let (_, after) = renew(&stage);
+    let text = told(&wait_problem(&stage, "systemd-unreachable"));
+    assert!(text.contains("D-Bus"), "{text}");
+    look_again(&stage, &agent);
+    assert_eq!(issues(&stage), 2, "no issue storm");
+    assert_eq!(serial(&stage), after, "nothing is taken back for it");
+    stage.systemd.restart().expect("the manager is back");
+    wait(&stage, "act", |_| stage.consumer("kubelet")["served"] == *after);
+    assert_eq!(stage.systemd.count("RestartUnit", KUBELET), 1);
+    assert_eq!(stage.problems(), [""; 0]);
+}

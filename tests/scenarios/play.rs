@@ -159,6 +159,15 @@ pub(crate) fn serial(stage: &Stage) -> String {
     leaf.expect("a certificate is published").serial
 }
 
+/// Has the agent look again, and waits until it has told what it saw.
+pub(crate) fn look_again(stage: &Stage, agent: &Running) -> Value {
+    let looked = stage.status()["agent"]["looked"].clone();
+    agent.reload().expect("the agent runs");
+    wait(stage, "another look", |status| {
+        status["agent"]["looked"].is_string() && status["agent"]["looked"] != looked
+    })
+}
+
 /// Waits until another serial than this one is published and the status tells it; gives it.
 pub(crate) fn wait_renewed(stage: &Stage, before: &str) -> String {
     wait(stage, "new certificate", |_| {

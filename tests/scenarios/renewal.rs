@@ -40,20 +40,13 @@ async fn a_certificate_dated_back_by_more_than_its_life_is_not_issued_in_a_storm
         let change = serde_json::json!({ "not_before_duration": "10m" });
         change_entry(&stage, &format!("pki/roles/{role}"), &change).await;
     }
-    let _agent = stage.run().expect("the agent starts");
+    let agent = stage.run().expect("the agent starts");
     wait_healthy(&stage);
     let before = issues(&stage);
     for _ in 0..5 {
-        look(&stage, &_agent);
+        look_again(&stage, &agent);
     }
     assert!(issues(&stage) <= before + 1, "{} issues", issues(&stage));
-}
-
-/// Has the agent look and waits until it has.
-fn look(stage: &rig::stage::Stage, agent: &rig::stage::Running) {
-    let looked = stage.status()["agent"]["looked"].clone();
-    agent.reload().expect("it runs");
-    wait(stage, "another look", |status| status["agent"]["looked"] != looked);
 }
 
 #[tokio::test]
@@ -98,6 +91,7 @@ async fn the_budget_of_issues_holds_over_restarts_and_is_told() {
     let options = StageOptions::worker().with("[rotation]\nissues_per_hour = 2\n");
     let (stage, agent) = healthy(options).await;
     renew(&stage);
+    assert_eq!(stage.problems(), [""; 0], "as long as none is needed it is no problem");
     assert_eq!(agent.stop(SOON), Ok(0));
     // A third is needed: both copies are gone.
     for path in [PUBLISHED, "/var/lib/nodeagent/archive/kubelet-server"] {
@@ -107,4 +101,17 @@ async fn the_budget_of_issues_holds_over_restarts_and_is_told() {
     let status = wait(&stage, "budget", |status| problem(status, "issue-budget").is_some());
     assert_eq!(status["health"], "failed", "{status:#}");
     assert_eq!(issues(&stage), 2);
+    assert_eq!(stage.certificate(SERVER)["state"], "missing");
+}
+
+#[tokio::test]
+async fn requests_that_vault_refuses_cost_nothing_of_the_budget() {
+    let options = StageOptions::worker().with("[rotation]\nissues_per_hour = 2\n");
+    let stage = stage(options).await;
+    let fault = rig::server::Fault::status(500, "internal error");
+    let step = rig::server::Step::on("/v1/pki/sign/kubelet-server", fault);
+    stage.model().server().script(vec![step.times(3)]);
+    let _agent = stage.run().expect("the agent starts");
+    wait_healthy(&stage);
+    assert_eq!(issues(&stage), 4);
 }
