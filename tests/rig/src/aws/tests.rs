@@ -1,5 +1,7 @@
 //! The model as a node and as its Vault see it, over HTTP.
 
+mod hop;
+
 use std::time::Duration;
 
 use jiff::SignedDuration;
