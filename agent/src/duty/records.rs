@@ -13,7 +13,7 @@ use super::act::{self, Acted, RolledBack};
 use super::certs::store::Generation;
 use super::{Done, DutyId};
 use crate::backoff;
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Kind, Result};
 use crate::host::files::Root;
 
 /// Where the records are kept.
@@ -44,6 +44,8 @@ pub struct DutyRecord {
     pub failure: Option<Failure>,
     /// It is not tried before this instant.
     pub not_before: Option<Timestamp>,
+    /// When it was last tried and failed.
+    pub tried: Option<Timestamp>,
 }
 
 /// A run of failures.
@@ -100,6 +102,12 @@ pub struct ActRecord {
     pub target: BTreeMap<String, Generation>,
     /// When it began.
     pub begun: Timestamp,
+    /// The serial that was served before; none where nobody answered.
+    #[serde(default)]
+    pub before: Option<String>,
+    /// The main process of the unit before; another one tells that the act has happened.
+    #[serde(default)]
+    pub main_pid: Option<u32>,
     /// It was carried out and did not succeed: it is not carried out again.
     #[serde(default)]
     pub ended: bool,
@@ -179,16 +187,18 @@ impl Records {
     /// Notes a success. Says whether that is a change of state.
     pub fn succeeded(&mut self, id: &DutyId, done: &Done, now: Timestamp) -> bool {
         let duty = self.duties.entry(id.clone()).or_default();
+        duty.not_before = None;
+        if let Done::Acted(Acted::Intends(name, act)) = done {
+            // Nothing is achieved yet: what has failed so far stays told until the act is done.
+            self.consumers.entry(name.clone()).or_default().act = Some(act.clone());
+            return false;
+        }
         let changed = duty.failure.take().is_some();
         duty.last_success = Some(now);
-        duty.not_before = None;
         match done {
-            Done::Session(_) => {}
+            Done::Session(_) | Done::Acted(Acted::Intends(..)) => {}
             Done::Committed(commit) => self.note_commit(commit, now),
             Done::Acted(Acted::Adopted(adopted)) => self.note_adoption(adopted, now),
-            Done::Acted(Acted::Intends(name, act)) => {
-                self.consumers.entry(name.clone()).or_default().act = Some(act.clone());
-            }
             Done::Acted(Acted::RolledBack(back)) => self.note_rollback(back, now),
         }
         changed
@@ -200,10 +210,24 @@ impl Records {
         if commit.issued {
             record.rolled_back = None;
             record.issued = Some(now);
+        } else if let Some(copied) = commit.copied_from {
+            self.note_copy(commit, copied, now);
         }
         // What the consumer failed with before says nothing of the new generation.
         let act = self.duties.entry(DutyId::Act(commit.consumer.clone())).or_default();
         act.not_before = None;
+    }
+
+    /// What was published again is what the consumer has, if it had that; and what keeps breaking
+    /// it is not answered more often than this.
+    fn note_copy(&mut self, commit: &super::certs::Commit, copied: Generation, now: Timestamp) {
+        let cert = self.duties.entry(DutyId::Cert(commit.name.clone())).or_default();
+        cert.not_before = Some(after(now, COPY_REST));
+        cert.tried = Some(now);
+        let consumer = self.consumers.entry(commit.consumer.clone()).or_default();
+        if consumer.applied.get(&commit.name) == Some(&copied) {
+            consumer.applied.insert(commit.name.clone(), commit.generation);
+        }
     }
 
     fn note_adoption(&mut self, adopted: &super::act::Adopted, now: Timestamp) {
@@ -238,11 +262,13 @@ impl Records {
     pub fn failed(&mut self, id: &DutyId, error: &Error, now: Timestamp, seed: u64) -> bool {
         let duty = self.duties.entry(id.clone()).or_default();
         let before = duty.failure.take();
-        let same = before.as_ref().filter(|failure| failure.code == error.code());
-        let count = same.map_or(1, |failure| failure.count.saturating_add(1));
+        let changed = before.as_ref().is_none_or(|failure| failure.code != error.code());
+        // What flaps between two ways of being away is away all the same: the wait grows on.
+        let alike = |failure: &&Failure| is_away(failure.code.kind()) == is_away(error.kind());
+        let count = before.as_ref().filter(alike).map_or(1, |same| same.count.saturating_add(1));
         let wait = backoff::delay(error.kind(), count, error.wait(), seed ^ salt(id));
         duty.not_before = Some(after(now, wait));
-        let changed = same.is_none();
+        duty.tried = Some(now);
         if let DutyId::Act(name) = id
             && act::is_consumers(error)
             && let Some(act) = self.consumers.get_mut(name).and_then(|c| c.act.as_mut())
@@ -266,6 +292,11 @@ impl Records {
         }
     }
 
+    /// Forgets duties that the configuration no longer has.
+    pub fn keep_duties(&mut self, known: &[DutyId]) {
+        self.duties.retain(|id, _| known.contains(id));
+    }
+
     /// A step of the wall clock backwards must not turn a backoff of minutes into one of hours.
     pub fn forget_future(&mut self, now: Timestamp) {
         let longest = after(now, LONGEST_BACKOFF);
@@ -278,8 +309,15 @@ impl Records {
     }
 }
 
+fn is_away(kind: Kind) -> bool {
+    matches!(kind, Kind::Unavailable | Kind::Sealed | Kind::Unauthenticated)
+}
+
 /// As long as [`backoff::delay`] can be, and a `Retry-After`'s quarter on top.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(2 * 3600);
+
+/// A certificate is not published again more often than this.
+const COPY_REST: Duration = Duration::from_secs(60);
 
 /// How many quarantined generations are remembered; `status` shows the last.
 const KEPT_QUARANTINED: usize = 8;
