@@ -36,6 +36,11 @@ impl Kill {
         *lock(&self.armed) = place;
     }
 
+    /// Whether it stops the next effect at this place.
+    pub(super) fn is_armed(&self, place: Place) -> bool {
+        *lock(&self.armed) == Some(place)
+    }
+
     /// Passes, or never returns.
     pub(super) async fn pass(&self, place: Place) {
         {

@@ -41,6 +41,8 @@ pub(super) struct Evidence {
     pub(super) commits: BTreeMap<(String, u64), Timestamp>,
     /// What Vault was asked in the last hour.
     pub(super) asked: Vec<(Timestamp, Asked)>,
+    /// What Vault has signed in the last day: the role and when.
+    pub(super) signed: Vec<(Timestamp, String)>,
     /// How many signatures of a certificate may be asked for in an hour; more than configured
     /// where records were lost or the clock was stepped.
     pub(super) budget: u32,
@@ -68,7 +70,7 @@ pub(super) struct Evidence {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Asked {
     Login,
-    Sign(String),
+    Sign,
     Other,
     /// Whatever it was, Vault was sealed.
     Refused,
@@ -150,12 +152,12 @@ fn leaf(current: &Path, expected: &Expected<'_>) -> Result<Leaf, String> {
     let link = std::fs::read_link(current).map_err(|error| format!("current: {error}"))?;
     let generation = link.to_str().and_then(|to| to.parse().ok());
     let generation = generation.ok_or_else(|| format!("current leads to {}", link.display()))?;
-    let read = |name: &str| {
-        std::fs::read(current.join(name)).map_err(|error| format!("{name}: {error}"))
-    };
+    let read =
+        |name: &str| std::fs::read(current.join(name)).map_err(|error| format!("{name}: {error}"));
     let (cert, key, ca, both) =
         (read("cert.pem")?, read("key.pem")?, read("ca.pem")?, read("pair.pem")?);
-    let der = CertificateDer::from_pem_slice(&cert).map_err(|error| format!("cert.pem: {error}"))?;
+    let der =
+        CertificateDer::from_pem_slice(&cert).map_err(|error| format!("cert.pem: {error}"))?;
     let (_, parsed) = X509Certificate::from_der(&der).map_err(|error| error.to_string())?;
     let fits = pair(&cert, &key).and_then(|_| pair(&both, &both)).map(drop);
     let instant = |at: x509_parser::time::ASN1Time| Timestamp::from_second(at.timestamp());
@@ -172,7 +174,10 @@ fn leaf(current: &Path, expected: &Expected<'_>) -> Result<Leaf, String> {
 }
 
 /// Whether one of the authorities in these bundles signed it.
-fn signed_by_one_of(leaf: &X509Certificate<'_>, bundles: &[impl AsRef<[u8]>]) -> Result<(), String> {
+fn signed_by_one_of(
+    leaf: &X509Certificate<'_>,
+    bundles: &[impl AsRef<[u8]>],
+) -> Result<(), String> {
     let all = bundles.iter().flat_map(|pem| CertificateDer::pem_slice_iter(pem.as_ref()));
     for der in all.flatten() {
         let Ok((_, authority)) = X509Certificate::from_der(&der) else { continue };

@@ -14,6 +14,7 @@ use nodeagent::status::{Status, text};
 
 use super::evidence::{self, Asked, Certificate, Evidence, Expected, Found, Usage};
 use super::faults::CERTIFICATES;
+use super::schedule::Fault;
 use super::weather::Weather;
 use super::world::{PUBLISHED, SURVIVE, World};
 
@@ -48,6 +49,7 @@ pub(super) struct Ledger {
     bad_since: BTreeMap<&'static str, Timestamp>,
     commits: BTreeMap<(String, u64), Timestamp>,
     asked: Vec<(Timestamp, Asked)>,
+    signed: Vec<(Timestamp, String)>,
     forgiven_acts: usize,
     nonce: Option<String>,
     /// The newest last; old ones were searched for while they were new.
@@ -104,6 +106,7 @@ impl Ledger {
             acts: world.units.acts().split_off(self.forgiven_acts),
             commits: self.commits.clone(),
             asked: self.asked.clone(),
+            signed: self.signed.clone(),
             budget: ISSUES_PER_HOUR * (1 + excuses),
             starts: self.starts.len(),
             effects: self.effects.len(),
@@ -123,15 +126,22 @@ impl Ledger {
         for entry in server.requests() {
             let asked = match entry.path.strip_prefix("/v1/pki/sign/") {
                 _ if entry.status == Some(503) => Asked::Refused,
-                Some(role) => Asked::Sign(role.to_owned()),
+                Some(role) => {
+                    let page = self.weather.fault == Some(Fault::Html);
+                    if entry.status == Some(200) && !page {
+                        self.signed.push((entry.at, role.to_owned()));
+                        self.issued += 1;
+                    }
+                    Asked::Sign
+                }
                 None if entry.path.ends_with("/login") => Asked::Login,
                 None => Asked::Other,
             };
-            self.issued += u64::from(matches!(asked, Asked::Sign(_)) && entry.status == Some(200));
             self.asked.push((entry.at, asked));
         }
         server.clear_log();
         self.asked.retain(|(at, _)| now.duration_since(*at) < HOUR);
+        self.signed.retain(|(at, _)| now.duration_since(*at) < HOUR * 24);
     }
 
     fn learn_secrets(&mut self, world: &World, node: &Node) {
@@ -269,7 +279,9 @@ fn readable(dir: &Path, into: &mut Vec<(String, String)>) {
         let path = entry.path();
         if found.is_dir() {
             readable(&path, into);
-        } else if found.is_file() && found.permissions().mode() & 0o004 != 0 && found.len() < 1 << 20
+        } else if found.is_file()
+            && found.permissions().mode() & 0o004 != 0
+            && found.len() < 1 << 20
         {
             let bytes = std::fs::read(&path).unwrap_or_default();
             into.push((path.display().to_string(), String::from_utf8_lossy(&bytes).into_owned()));

@@ -252,7 +252,9 @@ impl Life {
         status::store(&self.node.root, &shown).ok();
         let evidence = self.ledger.observe(&self.world, agent, &self.node, Some(&shown));
         for (invariant, holds) in invariants::ALL {
-            if let Err(text) = holds(&evidence) {
+            if self.outcome.broken.is_empty()
+                && let Err(text) = holds(&evidence)
+            {
                 let problems = serde_json::to_string(&shown.problems).unwrap_or_default();
                 let text = format!("{text}\n    problems: {problems}");
                 let story = self.story.iter().cloned().collect();

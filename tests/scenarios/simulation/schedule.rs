@@ -142,8 +142,7 @@ fn lasting(random: &mut Random, from: Timestamp, until: Timestamp, plan: &mut Pl
 
 /// A fault and how long it lasts.
 fn fault(random: &mut Random) -> (Fault, SignedDuration) {
-    let lies =
-        [Lie::WrongName, Lie::OtherKey, Lie::OtherIssuer, Lie::Expired, Lie::NoUsage];
+    let lies = [Lie::WrongName, Lie::OtherKey, Lie::OtherIssuer, Lie::Expired, Lie::NoUsage];
     let starts = [Start::Late, Start::Fails, Start::Fails, Start::Hangs];
     let hour = random.pick(&[3600, -3600, 90, -90, 20, -20, 86_400]);
     let (shortest, longest, fault) = random.weighted(&[

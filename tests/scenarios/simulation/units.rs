@@ -29,6 +29,17 @@ pub(super) struct Act {
     pub(super) at: Timestamp,
     /// The generation that each certificate's `current` led to.
     pub(super) generations: BTreeMap<String, u64>,
+    /// What the agent can know of it if it was killed before it could note the end.
+    pub(super) trace: Trace,
+}
+
+/// What is left of a job when whoever asked for it is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trace {
+    /// Its end was told, or the unit has entered its state since.
+    Known,
+    /// The agent was killed, and systemd keeps nothing of a reload or of a start that failed.
+    Lost,
 }
 
 /// The recorder.
@@ -91,8 +102,19 @@ impl Recorder {
     }
 
     fn record(&self) {
-        let act = Act { at: self.truth.now(), generations: generations(&self.published) };
+        let generations = generations(&self.published);
+        let act = Act { at: self.truth.now(), generations, trace: Trace::Known };
         lock(&self.acts).push(act);
+    }
+
+    /// The agent may be killed now, and cannot know of the job.
+    async fn end_without_a_trace(&self) {
+        if self.clock.kill.is_armed(Place::AfterAct)
+            && let Some(act) = lock(&self.acts).last_mut()
+        {
+            act.trace = Trace::Lost;
+        }
+        self.clock.kill.pass(Place::AfterAct).await;
     }
 
     fn run(&self, limit: Duration) -> Result<()> {
@@ -130,7 +152,10 @@ impl Units for Recorder {
         self.bus()?;
         self.clock.kill.pass(Place::BeforeAct).await;
         let done = self.run(limit);
-        self.clock.kill.pass(Place::AfterAct).await;
+        match done {
+            Ok(()) => self.clock.kill.pass(Place::AfterAct).await,
+            Err(_) => self.end_without_a_trace().await,
+        }
         done
     }
 
@@ -139,7 +164,7 @@ impl Units for Recorder {
         self.clock.kill.pass(Place::BeforeAct).await;
         self.record();
         self.consumer.reload();
-        self.clock.kill.pass(Place::AfterAct).await;
+        self.end_without_a_trace().await;
         Ok(())
     }
 

@@ -68,7 +68,8 @@ impl Kind {
             (1, ("1.36", "reload", Habit::Holds)),
             (1, ("1.36", "nothing", Habit::Rereads)),
         ]);
-        let token = random.weighted(&[(2, ("1h", "24h")), (5, ("6h", "48h")), (3, ("12h", "768h"))]);
+        let token =
+            random.weighted(&[(2, ("1h", "24h")), (5, ("6h", "48h")), (3, ("12h", "768h"))]);
         Kind { kubernetes, act, habit, token }
     }
 }
