@@ -17,6 +17,7 @@ use tracing::{debug, info, warn};
 
 use crate::config::Config;
 use crate::duty::act::Acted;
+use crate::duty::session::First;
 use crate::duty::{self, Done, Due, Duty, DutyId, Facts, Records, Why, certs, session};
 use crate::error::{Code, Error, Result};
 use crate::host::files::Root;
@@ -93,6 +94,8 @@ pub struct Agent {
     node: Arc<Node>,
     records: Records,
     in_flight: BTreeSet<DutyId>,
+    /// The effects that an issue was counted for.
+    counted: BTreeSet<DutyId>,
     /// What was wrong with the agent's own files, for `status`.
     own: Option<Error>,
     started: Timestamp,
@@ -113,12 +116,15 @@ impl Agent {
             }
         };
         records.forget_future(started);
+        let known: Vec<_> = duty::duties(&node.config).iter().map(Duty::id).collect();
+        records.keep_duties(&known);
         for spec in &node.config.certificates {
             if let Err(error) = certs::heal(&node, spec) {
                 warn!(certificate = %spec.name, "{error:#}");
             }
         }
-        Agent { node, records, in_flight: BTreeSet::new(), own, started }
+        let (in_flight, counted) = (BTreeSet::new(), BTreeSet::new());
+        Agent { node, records, in_flight, counted, own, started }
     }
 
     /// Takes a look and decides.
@@ -132,11 +138,19 @@ impl Agent {
     /// Notes that an effect begins. An issue is counted before it is asked for; where that cannot
     /// be written down it is not asked for.
     pub fn begin(&mut self, id: &DutyId, facts: &Facts) -> Result<()> {
-        if let DutyId::Cert(name) = id
-            && certs::will_issue(facts.certificates.get(name))
-        {
-            self.records.count_issue(name, self.node.clock.now());
-            self.records.save(&self.node.root)?;
+        match id {
+            DutyId::Session => {}
+            DutyId::Cert(name) if !certs::will_issue(facts.certificates.get(name)) => {}
+            DutyId::Cert(name) => {
+                self.records.count_issue(name, self.node.clock.now());
+                self.counted.insert(id.clone());
+                if let Err(error) = self.records.save(&self.node.root) {
+                    self.refund(id);
+                    return Err(error);
+                }
+            }
+            // An act that was intended has to be on disk before it is carried out.
+            DutyId::Act(_) => self.records.save(&self.node.root)?,
         }
         self.in_flight.insert(id.clone());
         Ok(())
@@ -153,7 +167,7 @@ impl Agent {
             Ok(done) => done,
             Err(_) => {
                 let text = format!("cut after {} s", limit.as_secs());
-                Err(Error::new(Code::VaultFailing, text).during(format!("performing {id}")))
+                Err(Error::new(Code::EffectCut, text).during(format!("performing {id}")))
             }
         }
     }
@@ -164,6 +178,9 @@ impl Agent {
         self.in_flight.remove(id);
         match outcome {
             Ok(done) => {
+                if matches!(&done, Done::Committed(commit) if !commit.issued) {
+                    self.refund(id);
+                }
                 let recovered = self.records.succeeded(id, &done, now);
                 log_success(id, &done, recovered);
                 if let Done::Acted(Acted::RolledBack(back)) = &done {
@@ -172,23 +189,34 @@ impl Agent {
             }
             Err(error) => self.settle_failure(id, &error, now),
         }
+        self.counted.remove(id);
         self.own = self.records.save(&self.node.root).err();
     }
 
     fn settle_failure(&mut self, id: &DutyId, error: &Error, now: Timestamp) {
         let changed = self.records.failed(id, error, now, self.node.seed);
-        if let DutyId::Cert(name) = id
-            && certs::brought_none(error)
-        {
-            self.records.refund_issue(name);
+        if certs::brought_none(error) {
+            self.refund(id);
         }
         let failures = self.records.duty(id).failure.map_or(1, |failure| failure.count);
-        if *id != DutyId::Session && session::casts_doubt(error.code(), failures) {
-            self.node.session.doubt();
+        let first = if changed { First::Yes } else { First::No };
+        if *id != DutyId::Session
+            && let Some(standing) = session::judge(error.code(), first)
+        {
+            self.node.session.demote(standing);
         }
         match changed {
             true => warn!(duty = %id, code = error.code().slug(), "{error:#}"),
             false => debug!(duty = %id, code = error.code().slug(), failures, "{error:#}"),
+        }
+    }
+
+    /// Takes back the count of an issue that there surely was not.
+    fn refund(&mut self, id: &DutyId) {
+        if let DutyId::Cert(name) = id
+            && self.counted.remove(id)
+        {
+            self.records.refund_issue(name);
         }
     }
 

@@ -81,6 +81,8 @@ pub enum Why {
     Committed,
     /// A person asked for it.
     Requested,
+    /// A publication was not carried to its end.
+    Unfinished,
 }
 
 /// What a blocked duty waits for.
@@ -106,7 +108,10 @@ impl Duty<'_> {
 
     /// When it is due, and why.
     pub fn due(&self, config: &Config, facts: &Facts, records: &Records, now: Timestamp) -> Due {
-        if let Some(until) = records.duty(&self.id()).not_before.filter(|until| *until > now) {
+        let record = records.duty(&self.id());
+        // A wait that was counted by a clock that has since stepped back is not waited for.
+        let counted = record.tried.is_none_or(|tried| tried <= now);
+        if let Some(until) = record.not_before.filter(|until| *until > now && counted) {
             return Due::At(until);
         }
         match self {
@@ -125,7 +130,9 @@ impl Duty<'_> {
             // The clock's measurement, the signature, and a slow disk.
             Duty::Cert(_) => call * 2 + Duration::from_secs(30),
             // Probe, act, probe; and the same once more for the way back.
-            Duty::Act(spec) => (spec.limit + act::PROBE_LIMIT * 2) * 2 + Duration::from_secs(30),
+            Duty::Act(spec) => {
+                (spec.limit * 2 + act::PROBE_LIMIT * 2) * 2 + Duration::from_secs(30)
+            }
         }
     }
 }
@@ -200,6 +207,7 @@ impl fmt::Display for Why {
             Why::ClockDoubtful => "clock-doubtful",
             Why::Committed => "committed",
             Why::Requested => "requested",
+            Why::Unfinished => "unfinished",
         })
     }
 }

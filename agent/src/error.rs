@@ -127,16 +127,22 @@ codes! {
     IssueBudget = "issue-budget", Unavailable;
     /// systemd does not answer on D-Bus.
     SystemdUnreachable = "systemd-unreachable", Unavailable;
+    /// systemd would not do what was asked: a right, another job, a shutdown.
+    SystemdRefused = "systemd-refused", Unavailable;
     /// The unit of a consumer does not exist.
     UnitMissing = "unit-missing", Denied;
     /// systemd could not restart or reload a consumer.
     RestartFailed = "restart-failed", Denied;
+    /// A consumer does not answer where it is probed, or is on its way up or down.
+    ConsumerSilent = "consumer-silent", Unavailable;
     /// A consumer still serves the old certificate.
     NotServed = "not-served", Denied;
     /// A consumer failed with a new certificate; the one before it is in place again.
     RolledBack = "rolled-back", Denied;
     /// A certificate has expired, or ends before the outage that must be survived.
     AutonomyShort = "autonomy-short", Unavailable;
+    /// An effect took longer than it may and was cut.
+    EffectCut = "effect-cut", Unavailable;
     /// Another nodeagent holds the lock.
     Locked = "locked", Conflict;
     /// The agent is not running, or has not looked for too long.

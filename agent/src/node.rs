@@ -90,7 +90,9 @@ pub enum Standing {
     Stored,
     /// Vault has taken it.
     Proved,
-    /// Vault refused it, or refused something that a fresh log-in may cure.
+    /// Vault takes it, but a log-in is to replace it: it may be older than its policy.
+    Stale,
+    /// Vault refused it.
     Doubtful,
 }
 
@@ -102,7 +104,7 @@ impl SessionCell {
     /// The session, where there is one that Vault has taken.
     pub fn proved(&self) -> Result<Session> {
         match &*self.lock() {
-            Some((session, Standing::Proved)) => Ok(session.clone()),
+            Some((session, Standing::Proved | Standing::Stale)) => Ok(session.clone()),
             _ => Err(Error::new(Code::TokenInvalid, "there is no session with Vault")),
         }
     }
@@ -117,10 +119,12 @@ impl SessionCell {
         *self.lock() = Some((session, standing));
     }
 
-    /// Marks the session as one to be replaced by a log-in.
-    pub fn doubt(&self) {
-        if let Some((_, standing)) = &mut *self.lock() {
-            *standing = Standing::Doubtful;
+    /// Changes the standing of the session in force, never to a better one.
+    pub fn demote(&self, to: Standing) {
+        if let Some((_, standing)) = &mut *self.lock()
+            && (*standing == Standing::Proved || to == Standing::Doubtful)
+        {
+            *standing = to;
         }
     }
 

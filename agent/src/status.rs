@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{CertSpec, Config, ConsumerSpec};
-use crate::duty::facts::CertFact;
+use crate::duty::facts::{CertFact, Held};
 use crate::duty::{Due, Duty, Facts, Hold, Records, act, certs, session};
 use crate::error::{Code, Error, Result};
 use crate::host::files::Root;
@@ -181,7 +181,7 @@ pub fn collect(
     let problems = view.problems(own);
     let autonomy = view.autonomy();
     let health = match () {
-        () if autonomy.is_none_or(|left| left <= 0) => Health::Failed,
+        () if autonomy.is_none_or(|left| left <= 0 && facts.clock.fits) => Health::Failed,
         () if problems.is_empty() => Health::Healthy,
         () => Health::Degraded,
     };
@@ -224,7 +224,7 @@ impl View<'_> {
             session: match held.map(|(_, standing)| standing) {
                 None => "none",
                 Some(Standing::Stored) => "stored",
-                Some(Standing::Proved) => "logged-in",
+                Some(Standing::Proved | Standing::Stale) => "logged-in",
                 Some(Standing::Doubtful) => "refused",
             }
             .into(),
@@ -265,7 +265,7 @@ impl View<'_> {
             Some(CertFact::Absent { .. }) => "missing",
             Some(CertFact::Broken { .. }) => "broken",
             Some(CertFact::Foreign { .. }) => "foreign",
-            Some(CertFact::Held(held)) if held.leaf.not_after <= self.now => "expired",
+            Some(CertFact::Held(held)) if self.has_ended(held) => "expired",
             Some(CertFact::Held(_)) => "good",
         }
     }
@@ -288,6 +288,10 @@ impl View<'_> {
             last_act_at: record.last_act.as_ref().map(|(at, _)| *at),
             last_act: record.last_act.map(|(_, word)| word),
         }
+    }
+
+    fn has_ended(&self, held: &Held) -> bool {
+        self.facts.clock.fits && held.leaf.not_after <= self.now
     }
 
     /// The seconds until the first certificate ends.
@@ -348,7 +352,9 @@ impl View<'_> {
                 format!("{what} was not written by nodeagent; it is left alone"),
                 "move it away; the certificate is published then",
             ),
-            CertFact::Held(held) if held.leaf.not_after <= self.now => {
+            // By a clock that is out of its bounds no life is judged.
+            CertFact::Held(_) if !self.facts.clock.fits => None,
+            CertFact::Held(held) if self.has_ended(held) => {
                 let text = format!("the certificate ended {}", held.leaf.not_after);
                 found(Code::AutonomyShort, text, "see why it cannot be renewed: the other problems")
             }

@@ -6,17 +6,18 @@
 //! act has happened, and a generation is acted on once.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::certs::store::Generation;
-use super::facts::Held;
+use super::facts::{CertFact, Held};
 use super::records::{ActRecord, ConsumerRecord};
 use super::{Due, DutyId, Facts, Hold, Records, Why, certs};
 use crate::config::{Act, CertSpec, Config, ConsumerSpec};
 use crate::error::{Code, Context, Error, Result};
-use crate::host::units::{Active, Load};
+use crate::host::units::{Active, Load, UnitState};
 use crate::node::Node;
 use crate::wire::tls;
 
@@ -27,6 +28,9 @@ pub const PROBE_LIMIT: Duration = Duration::from_secs(15);
 /// How long a consumer may take to show it by itself: one that watches its files was seen to take
 /// 0.1 s, and one that does not never will.
 const LOOK_LIMIT: Duration = Duration::from_secs(5);
+
+/// The least that one probe may take: a handshake with a busy consumer.
+const ONE_PROBE: Duration = Duration::from_secs(2);
 
 /// Between two probes.
 const PROBE_PAUSE: Duration = Duration::from_millis(200);
@@ -74,12 +78,6 @@ pub struct RolledBack {
     pub error: Error,
 }
 
-/// Whether a consumer may not have what is published for it.
-pub fn is_pending(config: &Config, spec: &ConsumerSpec, facts: &Facts, records: &Records) -> bool {
-    let record = records.consumer(&spec.name);
-    published(config, spec, facts).is_ok_and(|target| record.applied != generations(&target))
-}
-
 /// When an act is due.
 pub fn due(
     config: &Config,
@@ -88,12 +86,12 @@ pub fn due(
     records: &Records,
     now: Timestamp,
 ) -> Due {
-    let target = match published(config, spec, facts) {
+    let target = match published(config, spec, facts, records) {
         Ok(target) => target,
         Err(missing) => return Due::Blocked(Hold::Duty(DutyId::Cert(missing))),
     };
     let record = records.consumer(&spec.name);
-    if record.applied == generations(&target) {
+    if target.iter().all(|(cert, held)| !is_new(&record, cert, held)) {
         return Due::Idle;
     }
     // What is about to change is not worth an act of its own.
@@ -138,17 +136,26 @@ fn is_new(record: &ConsumerRecord, cert: &CertSpec, held: &Held) -> bool {
     record.applied.get(&cert.name) != Some(&held.generation)
 }
 
-/// What is published for a consumer; the error names the first certificate that is not.
+/// What is published for a consumer; the error names the first certificate that is not. One that
+/// cannot be had just now does not keep the others from being seen to.
 fn published<'a>(
     config: &'a Config,
     spec: &'a ConsumerSpec,
     facts: &'a Facts,
+    records: &Records,
 ) -> std::result::Result<Vec<(&'a CertSpec, &'a Held)>, String> {
-    let held = |cert: &'a CertSpec| facts.certificates.get(&cert.name)?.held();
-    config
-        .certificates_of(&spec.name)
-        .map(|cert| held(cert).map(|held| (cert, held)).ok_or_else(|| cert.name.clone()))
-        .collect()
+    let mut target = Vec::new();
+    let mut missing = None;
+    for cert in config.certificates_of(&spec.name) {
+        let fact = facts.certificates.get(&cert.name);
+        let failing = records.duty(&DutyId::Cert(cert.name.clone())).failure.is_some();
+        match fact.and_then(CertFact::held) {
+            Some(held) => target.push((cert, held)),
+            None if failing || matches!(fact, Some(CertFact::Foreign { .. })) => {}
+            None => missing = missing.or_else(|| Some(cert.name.clone())),
+        }
+    }
+    missing.map_or(Ok(target), Err)
 }
 
 fn generations(target: &[(&CertSpec, &Held)]) -> Generations {
@@ -181,6 +188,15 @@ fn plan(config: &Config, spec: &ConsumerSpec, changed: &[&CertSpec]) -> Plan {
     }
 }
 
+/// Whether the unit was started since the act was recorded: it has another main process, or none
+/// of ours to compare and a later start.
+fn was_restarted(act: &ActRecord, state: &UnitState) -> bool {
+    match (act.main_pid, state.main_pid) {
+        (Some(before), Some(now)) => before != now,
+        _ => state.entered.is_some_and(|entered| entered >= act.begun),
+    }
+}
+
 /// Whether an act failed because of the consumer, and not of systemd or the bus.
 pub fn is_consumers(error: &Error) -> bool {
     matches!(error.code(), Code::RestartFailed | Code::NotServed)
@@ -194,13 +210,24 @@ struct Case<'a> {
     record: ConsumerRecord,
 }
 
+/// What a probe saw.
+enum Sight {
+    /// A certificate that is on disk for this consumer.
+    Ours(String),
+    /// Another one, by its serial.
+    Other(String),
+    /// Nobody answered.
+    Silent(Error),
+}
+
 /// Looks, acts, proves; or says what has to be recorded first.
 pub async fn perform(node: &Node, spec: &ConsumerSpec, records: &Records) -> Result<Acted> {
     let facts = Facts::gather(node, records).await;
     let record = records.consumer(&spec.name);
-    let Ok(target) = published(&node.config, spec, &facts) else {
-        return Err(Error::new(Code::Bug, format!("{} has nothing published", spec.name)));
-    };
+    let target = published(&node.config, spec, &facts, records).map_err(|missing| {
+        let text = format!("{missing} went missing");
+        Error::new(Code::CertificateBad, text)
+    })?;
     let case = Case { node, spec, target, record };
     let outcome = case.run(records).await;
     outcome.during(format!("taking {} to its new certificates", spec.name))
@@ -208,32 +235,37 @@ pub async fn perform(node: &Node, spec: &ConsumerSpec, records: &Records) -> Res
 
 impl Case<'_> {
     async fn run(&self, records: &Records) -> Result<Acted> {
-        let config = &self.node.config;
-        let changed: Vec<&CertSpec> = self
-            .target
-            .iter()
-            .filter(|(cert, held)| is_new(&self.record, cert, held))
-            .map(|(cert, _)| *cert)
-            .collect();
-        let recorded = self.recorded();
-        if self.spec.act == Act::Nothing {
+        let changed = self.changed();
+        if self.spec.act == Act::Nothing || changed.is_empty() {
             // The consumer sees to it, and systemd may not even be there.
             return Ok(self.adopted(None, None));
         }
-        if !self.is_up().await? && recorded.is_none() {
-            // Its own start reads the new files; nothing is to be proved before it has come.
-            return Ok(self.adopted(None, None));
+        let state = self.state().await?;
+        let recorded = self.recorded();
+        match (state.active, recorded) {
+            (Active::Active | Active::Reloading, _) => {}
+            (Active::Activating | Active::Deactivating, _) => {
+                let text = format!("its unit is {:?}", state.active).to_lowercase();
+                return Err(Error::new(Code::ConsumerSilent, text));
+            }
+            (Active::Failed, Some(act)) if !act.ended => {
+                let error = Error::new(Code::RestartFailed, "its unit failed after its act");
+                return self.go_back(error, records).await;
+            }
+            // Its own start reads the new files; one that was stopped is not ours to start.
+            (Active::Inactive | Active::Failed, _) => return Ok(self.adopted(None, None)),
         }
-        match (plan(config, self.spec, &changed), recorded) {
+        match (plan(&self.node.config, self.spec, &changed), recorded) {
             (Plan::Adopt, _) => Ok(self.adopted(None, None)),
-            (Plan::Look, None) => match self.prove(LOOK_LIMIT).await {
-                Ok(served) => Ok(self.looked(served, &changed)),
-                Err(_) if self.spec.unit.is_some() => Ok(self.intend()),
-                Err(error) => Err(error),
-            },
-            (_, None) => Ok(self.intend()),
-            (plan, Some(act)) => self.act(plan, act, records).await,
+            (Plan::Look, None) => self.look(&changed, &state).await,
+            (_, None) => Ok(self.intend(self.glance().await, &state)),
+            (plan, Some(act)) => self.act(plan, act, (&state, records)).await,
         }
+    }
+
+    fn changed(&self) -> Vec<&CertSpec> {
+        let new = self.target.iter().filter(|(cert, held)| is_new(&self.record, cert, held));
+        new.map(|(cert, _)| *cert).collect()
     }
 
     /// The act that was recorded for exactly this target.
@@ -241,32 +273,11 @@ impl Case<'_> {
         self.record.act.as_ref().filter(|act| act.target == generations(&self.target))
     }
 
-    fn intend(&self) -> Acted {
-        let target = generations(&self.target);
-        let act = ActRecord { target, begun: self.node.clock.now(), ended: false };
-        Acted::Intends(self.spec.name.clone(), act)
-    }
-
-    fn adopted(&self, served: Option<String>, act: Option<&'static str>) -> Acted {
-        let applied = generations(&self.target);
-        Acted::Adopted(Adopted { consumer: self.spec.name.clone(), applied, served, act })
-    }
-
-    /// A probe shows the served certificates only: the clients' poll is still to be waited for.
-    fn looked(&self, served: Option<String>, changed: &[&CertSpec]) -> Acted {
-        let mut applied = generations(&self.target);
-        for cert in changed.iter().filter(|cert| !cert.usage.serves()) {
-            match self.record.applied.get(&cert.name) {
-                Some(before) => applied.insert(cert.name.clone(), *before),
-                None => applied.remove(&cert.name),
-            };
-        }
-        Acted::Adopted(Adopted { consumer: self.spec.name.clone(), applied, served, act: None })
-    }
-
-    async fn is_up(&self) -> Result<bool> {
+    /// The unit's state; what has no unit counts as up.
+    async fn state(&self) -> Result<UnitState> {
         let Some(unit) = &self.spec.unit else {
-            return Ok(true);
+            let (load, active) = (Load::Loaded, Active::Active);
+            return Ok(UnitState { load, active, entered: None, main_pid: None });
         };
         let state = self.node.units.state(unit).await?;
         if state.load == Load::NotFound {
@@ -275,77 +286,154 @@ impl Case<'_> {
                 "see `systemctl status {unit}`, then correct `unit` of the consumer"
             )));
         }
-        Ok(matches!(state.active, Active::Active | Active::Reloading))
+        Ok(state)
     }
 
-    /// Whether the unit was started since the act was recorded.
-    async fn was_restarted(&self, act: &ActRecord) -> Result<bool> {
-        let Some(unit) = &self.spec.unit else {
-            return Ok(false);
-        };
-        let state = self.node.units.state(unit).await?;
-        Ok(state.entered.is_some_and(|entered| entered >= act.begun))
+    /// Sees whether the consumer shows the new certificate by itself. Only another certificate is
+    /// a reason to restart it: silence is a wrong address or a slow start as well.
+    async fn look(&self, changed: &[&CertSpec], state: &UnitState) -> Result<Acted> {
+        match self.watch(LOOK_LIMIT, LOOK_LIMIT).await {
+            Sight::Ours(serial) => Ok(self.looked(serial, changed)),
+            Sight::Other(serial) if self.spec.unit.is_some() => {
+                Ok(self.intend(Some(serial), state))
+            }
+            Sight::Other(serial) => Err(self.not_served(&serial)),
+            Sight::Silent(error) => Err(self.silent(&error)),
+        }
     }
 
-    async fn act(&self, plan: Plan, act: &ActRecord, records: &Records) -> Result<Acted> {
-        if act.ended || self.was_restarted(act).await? {
-            // It has had its act: only the proof is open.
-            return self
-                .prove(PROBE_LIMIT)
-                .await
-                .map(|served| self.adopted(served, Some("restarted")));
+    fn intend(&self, before: Option<String>, state: &UnitState) -> Acted {
+        let target = generations(&self.target);
+        let (begun, main_pid) = (self.node.clock.now(), state.main_pid);
+        let act = ActRecord { target, begun, before, main_pid, ended: false };
+        Acted::Intends(self.spec.name.clone(), act)
+    }
+
+    fn adopted(&self, served: Option<String>, act: Option<&'static str>) -> Acted {
+        let mut applied = self.record.applied.clone();
+        applied.extend(generations(&self.target));
+        Acted::Adopted(Adopted { consumer: self.spec.name.clone(), applied, served, act })
+    }
+
+    /// A probe shows the served certificates only: the clients' poll is still to be waited for.
+    fn looked(&self, serial: String, changed: &[&CertSpec]) -> Acted {
+        let mut applied = self.record.applied.clone();
+        let poll = |name: &String| changed.iter().any(|c| c.name == *name && !c.usage.serves());
+        applied.extend(generations(&self.target).into_iter().filter(|(name, _)| !poll(name)));
+        let (consumer, served) = (self.spec.name.clone(), Some(serial));
+        Acted::Adopted(Adopted { consumer, applied, served, act: None })
+    }
+
+    /// Carries out what was recorded, unless it has happened already or is no longer needed.
+    async fn act(
+        &self,
+        plan: Plan,
+        act: &ActRecord,
+        (state, records): (&UnitState, &Records),
+    ) -> Result<Acted> {
+        if act.ended {
+            return self.prove(LOOK_LIMIT).await.map(|served| self.adopted(served, None));
+        }
+        if plan == Plan::Look
+            && let Sight::Ours(serial) = self.watch(Duration::ZERO, Duration::ZERO).await
+        {
+            return Ok(self.looked(serial, &self.changed()));
         }
         let unit = self.spec.unit.as_deref().unwrap_or_default();
         let (units, limit) = (&self.node.units, self.spec.limit);
         let (done, word) = match plan {
             Plan::Reload => (units.reload(unit, limit).await, "reloaded"),
+            _ if was_restarted(act, state) => (Ok(()), "restarted"),
             _ => (units.restart(unit, limit).await, "restarted"),
         };
         let proof = match done {
-            Ok(()) => self.prove(PROBE_LIMIT).await,
+            Ok(()) => self.prove(limit.max(PROBE_LIMIT)).await,
             Err(error) => Err(error),
         };
         match proof {
             Ok(served) => Ok(self.adopted(served, Some(word))),
-            // Only the consumer's own failure speaks against its certificate.
+            // Only the consumer's own failure speaks against its certificate, and silence only
+            // where somebody had answered before.
+            Err(error) if error.code() == Code::NotServed && act.before.is_none() => Err(error),
             Err(error) if is_consumers(&error) => self.go_back(error, records).await,
             Err(error) => Err(error),
         }
     }
 
-    /// Waits for the consumer to show the certificate on disk; gives its serial. A consumer that
-    /// serves none has only to be up.
-    async fn prove(&self, limit: Duration) -> Result<Option<String>> {
-        let served = self.target.iter().find(|(cert, _)| cert.usage.serves());
-        let (Some(address), Some((_, held))) = (self.spec.probe, served) else {
-            return match self.is_up().await? {
-                true => Ok(None),
-                false => Err(Error::new(Code::RestartFailed, "its unit is not active")),
-            };
+    /// Waits for the consumer to show a certificate on disk; gives its serial. One that serves
+    /// none has only to be up.
+    async fn prove(&self, silence: Duration) -> Result<Option<String>> {
+        if self.served().is_none() {
+            let up = matches!(self.state().await?.active, Active::Active | Active::Reloading);
+            let down = || Error::new(Code::RestartFailed, "its unit is not active");
+            return if up { Ok(None) } else { Err(down()) };
+        }
+        match self.watch(PROBE_LIMIT.min(silence), silence).await {
+            Sight::Ours(serial) => Ok(Some(serial)),
+            Sight::Other(serial) => Err(self.not_served(&serial)),
+            Sight::Silent(error) => Err(self.not_served(&format!("{error:#}"))),
+        }
+    }
+
+    /// The serial that is shown just now, if anybody answers.
+    async fn glance(&self) -> Option<String> {
+        match self.watch(Duration::ZERO, Duration::ZERO).await {
+            Sight::Ours(serial) | Sight::Other(serial) => Some(serial),
+            Sight::Silent(_) => None,
+        }
+    }
+
+    /// The probe's address and the serials of which it has to show one.
+    fn served(&self) -> Option<(SocketAddr, Vec<&str>)> {
+        let serving = self.target.iter().filter(|(cert, _)| cert.usage.serves());
+        let serials: Vec<_> = serving.map(|(_, held)| held.leaf.serial.as_str()).collect();
+        self.spec.probe.filter(|_| !serials.is_empty()).map(|address| (address, serials))
+    }
+
+    /// Probes until ours is shown, another one has been shown for `other`, or nobody has answered
+    /// for `silence`.
+    async fn watch(&self, other: Duration, silence: Duration) -> Sight {
+        let Some((address, serials)) = self.served() else {
+            return Sight::Silent(Error::new(Code::ConsumerSilent, "it serves nothing"));
         };
-        let address = address.to_string();
-        let end = self.node.clock.monotonic() + limit;
+        let begun = self.node.clock.monotonic();
         loop {
-            let seen = tls::served(&address, None, limit).await;
-            match &seen {
-                Ok(seen) if seen.serial == held.leaf.serial => {
-                    return Ok(Some(seen.serial.clone()));
+            let waited = self.node.clock.monotonic().saturating_sub(begun);
+            let patience = silence.saturating_sub(waited).max(ONE_PROBE);
+            let sight = match tls::served(&address.to_string(), None, patience).await {
+                Ok(seen) if serials.contains(&seen.serial.as_str()) => {
+                    return Sight::Ours(seen.serial);
                 }
-                _ if self.node.clock.monotonic() < end => {}
-                Ok(seen) => return Err(self.not_served(&address, &seen.serial, held)),
-                Err(error) => return Err(self.not_served(&address, &format!("{error:#}"), held)),
+                Ok(seen) => Sight::Other(seen.serial),
+                Err(error) => Sight::Silent(error),
+            };
+            let waited = self.node.clock.monotonic().saturating_sub(begun);
+            match sight {
+                Sight::Silent(_) if waited < silence => {}
+                Sight::Other(_) if waited < other => {}
+                sight => return sight,
             }
             self.node.clock.sleep(PROBE_PAUSE).await;
         }
     }
 
-    fn not_served(&self, address: &str, found: &str, held: &Held) -> Error {
-        let text = format!("{address} does not serve {}: {found}", held.leaf.serial);
+    fn not_served(&self, found: &str) -> Error {
+        let address = self.spec.probe.map_or_else(String::new, |probe| probe.to_string());
+        let wanted = self.served().map_or_else(String::new, |(_, serials)| serials.join(" or "));
         let advice = match &self.spec.unit {
             Some(unit) => format!("systemctl status {unit}; journalctl -u {unit}"),
             None => format!("restart {} by hand: it has no unit of its own", self.spec.name),
         };
-        Error::new(Code::NotServed, text).advise(advice)
+        Error::new(Code::NotServed, format!("{address} does not serve {wanted}: {found}"))
+            .advise(advice)
+    }
+
+    fn silent(&self, error: &Error) -> Error {
+        let text = format!("nobody shows a certificate: {error:#}");
+        Error::new(Code::ConsumerSilent, text).advise(format!(
+            "see that {} runs and that `probe` of its [[consumer]] is where it serves",
+            self.spec.name
+        ))
     }
 
     /// Puts the former generation of every changed certificate back and starts the consumer with
@@ -363,7 +451,8 @@ impl Case<'_> {
                 None => return Err(error),
             }
         }
-        let mut applied = generations(&self.target);
+        let mut applied = self.record.applied.clone();
+        applied.extend(generations(&self.target));
         let mut quarantined = Generations::new();
         for (cert, bad, material) in former {
             applied.insert(cert.name.clone(), certs::restore(self.node, cert, &material).await?);
@@ -372,7 +461,7 @@ impl Case<'_> {
         let unit = self.spec.unit.as_deref().unwrap_or_default();
         let again = self.node.units.restart(unit, self.spec.limit).await;
         let fate = match &again {
-            Ok(()) => "it runs with the former certificate again".to_string(),
+            Ok(()) => "it was restarted with the former certificate".to_string(),
             Err(also) => format!("with the former certificate it failed too: {also:#}"),
         };
         let consumer = self.spec.name.clone();

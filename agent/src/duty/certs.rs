@@ -34,10 +34,6 @@ use crate::wire::vault::SignRequest;
 /// A measurement of the clock that is older than this is taken again before an issue.
 const CLOCK_AGE: Duration = Duration::from_secs(300);
 
-/// After a generation was taken back, the next one is not asked for before this has passed:
-/// whatever broke the consumer is likely to be there still.
-const ROLLBACK_REST: SignedDuration = SignedDuration::from_hours(1);
-
 /// What was committed.
 #[derive(Debug)]
 pub struct Commit {
@@ -53,6 +49,8 @@ pub struct Commit {
     pub not_after: Timestamp,
     /// Whether it was issued; if not it was published again from the archive.
     pub issued: bool,
+    /// The generation that it is a copy of.
+    pub copied_from: Option<Generation>,
 }
 
 /// When a certificate is due, and why.
@@ -96,6 +94,7 @@ fn wanted(
     let (why, repairable) = match facts.certificates.get(&spec.name) {
         None | Some(CertFact::Unknown(_)) => return Due::Idle,
         Some(CertFact::Foreign { .. }) => return Due::Blocked(Hold::Foreign),
+        Some(CertFact::Held(Held { flaw: Some(Why::Unfinished), .. })) => (Why::Unfinished, true),
         Some(CertFact::Absent { archived }) => (Why::Missing, archived.is_some()),
         Some(CertFact::Broken { archived, .. }) => (Why::Unreadable, archived.is_some()),
         Some(CertFact::Held(held)) => match renewal(config, held, facts, &record) {
@@ -107,7 +106,7 @@ fn wanted(
     if repairable {
         return Due::Now(why);
     }
-    if !matches!(&facts.session, Some((_, Standing::Proved))) {
+    if !matches!(&facts.session, Some((_, Standing::Proved | Standing::Stale))) {
         return Due::Blocked(Hold::Duty(DutyId::Session));
     }
     if !facts.clock.fits {
@@ -127,10 +126,11 @@ fn renewal(
     if held.flaw == Some(Why::Requested) {
         return (leaf.not_after, held.flaw);
     }
+    // Whatever broke the consumer is likely to be there still: half of what is left is waited, and
+    // half is left for another try.
     if let Some(back) = record.rolled_back {
         let left = back.duration_until(leaf.not_after);
-        let rest = ROLLBACK_REST.max(left / 2);
-        return (back.checked_add(rest).unwrap_or(leaf.not_after), None);
+        return (back.checked_add(left / 2).unwrap_or(leaf.not_after), None);
     }
     let place = facts.session.as_ref().map_or(0, |(s, _)| backoff::hash(&s.identity.instance_id));
     // Vault dates certificates back; what had passed of a life when it was issued is none of it.
@@ -181,7 +181,9 @@ fn whole(life: i64) -> i64 {
 /// When the budget of issues allows the next one; nothing if it allows it now.
 fn budget(config: &Config, record: &CertRecord, now: Timestamp) -> Option<Timestamp> {
     let hour = SignedDuration::from_hours(1);
-    let recent = || record.issues.iter().filter(|at| now.duration_since(**at) < hour);
+    // What the clock counted before it stepped back counts no more.
+    let recent =
+        || record.issues.iter().filter(|at| **at <= now && now.duration_since(**at) < hour);
     if recent().count() < config.issues_per_hour as usize {
         return None;
     }
@@ -202,10 +204,13 @@ pub fn brought_none(error: &Error) -> bool {
 
 /// Whether performing this duty asks Vault for a certificate.
 pub fn will_issue(fact: Option<&CertFact>) -> bool {
-    !matches!(
-        fact,
-        Some(CertFact::Absent { archived: Some(_) } | CertFact::Broken { archived: Some(_), .. })
-    )
+    match fact {
+        Some(CertFact::Absent { archived } | CertFact::Broken { archived, .. }) => {
+            archived.is_none()
+        }
+        Some(CertFact::Held(held)) => held.flaw != Some(Why::Unfinished),
+        _ => true,
+    }
 }
 
 /// Looks at one certificate on disk.
@@ -227,7 +232,10 @@ pub fn examine(
             Published::Sound { generation, material } => {
                 let leaf = Leaf::of(&material)?;
                 let asked = is_requested(node, spec).then_some(Why::Requested);
-                let flaw = asked.or_else(|| flaw(node, spec, identity, &leaf, &material));
+                let unfinished = publish::generations(&node.root, &target)?.len() > 1;
+                let unfinished = unfinished.then_some(Why::Unfinished);
+                let flaw =
+                    unfinished.or(asked).or_else(|| flaw(node, spec, identity, &leaf, &material));
                 CertFact::Held(Held { generation, leaf, flaw })
             }
         })
@@ -288,11 +296,13 @@ pub async fn perform(node: &Node, spec: &CertSpec, records: &Records) -> Result<
     let record = records.certificate(&spec.name);
     let session = node.session.get().map(|(session, _)| session.facts.identity);
     let fact = examine(node, spec, session.as_ref(), &record.quarantined);
-    if !will_issue(Some(&fact))
-        && let Some((_, material)) = spare(node, spec, session.as_ref(), &record.quarantined, None)
-    {
+    if fact.held().is_some_and(|held| held.flaw == Some(Why::Unfinished)) {
+        return finish(node, spec, &fact);
+    }
+    if let Some((generation, material)) = ready(node, spec, &fact, records) {
         let commit = commit(node, spec, &material).await;
-        return commit.during(format!("publishing {} again", spec.name));
+        let commit = commit.during(format!("publishing {} again", spec.name))?;
+        return Ok(Commit { copied_from: Some(generation), ..commit });
     }
     let material = issue(node, spec).await.during(format!("issuing {}", spec.name))?;
     let commit = commit(node, spec, &material).await.during(format!("publishing {}", spec.name))?;
@@ -300,6 +310,40 @@ pub async fn perform(node: &Node, spec: &CertSpec, records: &Records) -> Result<
         node.root.unlink(&request_path(&spec.name))?;
     }
     Ok(Commit { issued: true, ..commit })
+}
+
+/// A generation in the archive that makes an issue needless: any sound one where none is in force,
+/// and one that was issued and kept but never came to be published.
+fn ready(
+    node: &Node,
+    spec: &CertSpec,
+    fact: &CertFact,
+    records: &Records,
+) -> Option<(Generation, Material)> {
+    let record = records.certificate(&spec.name);
+    let session = node.session.get().map(|(session, _)| session.facts.identity);
+    let found = spare(node, spec, session.as_ref(), &record.quarantined, None)?;
+    let Some(held) = fact.held() else {
+        return Some(found);
+    };
+    let leaf = Leaf::of(&found.1).ok()?;
+    let newer = found.0 > held.generation && leaf.not_after > held.leaf.not_after;
+    (newer && held.flaw != Some(Why::Requested)).then_some(found)
+}
+
+/// Carries a publication to its end: the unlink that tells the consumers.
+fn finish(node: &Node, spec: &CertSpec, fact: &CertFact) -> Result<Commit> {
+    heal(node, spec)?;
+    let held = fact.held().ok_or_else(|| Error::new(Code::Bug, "nothing is published"))?;
+    Ok(Commit {
+        name: spec.name.clone(),
+        consumer: spec.consumer.clone(),
+        generation: held.generation,
+        serial: held.leaf.serial.clone(),
+        not_after: held.leaf.not_after,
+        issued: false,
+        copied_from: None,
+    })
 }
 
 /// Where a person's wish for a new certificate lies until it is fulfilled. In /run: a wish does
@@ -370,9 +414,10 @@ async fn commit(node: &Node, spec: &CertSpec, material: &Material) -> Result<Com
     let archive = Archive::of(&node.root, &spec.name);
     let generation = next_generation(&archive, &node.root, &target)?;
     archive.save(generation, material)?;
+    // What is too old goes whether or not the publication succeeds; what stays is met again.
+    archive.prune(store::KEPT).ok();
     let edition = publish::Edition { generation, material };
     publish::publish(&node.root, &*node.clock, &target, edition).await?;
-    archive.prune(store::KEPT)?;
     Ok(Commit {
         name: spec.name.clone(),
         consumer: spec.consumer.clone(),
@@ -380,6 +425,7 @@ async fn commit(node: &Node, spec: &CertSpec, material: &Material) -> Result<Com
         serial: leaf.serial,
         not_after: leaf.not_after,
         issued: false,
+        copied_from: None,
     })
 }
 

@@ -1,4 +1,4 @@
-//! What one look saw: the session, the clock, the certificates on disk, the units that matter.
+//! What one look saw: the session, the clock and the certificates on disk.
 //!
 //! Gathering never fails as a whole; each item carries its own fault. Nothing here changes
 //! anything.
@@ -8,10 +8,9 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 
 use super::certs::store::Generation;
-use super::{Records, Why, act, certs};
+use super::{Records, Why, certs};
 use crate::duty::certs::leaf::Leaf;
-use crate::error::{Error, Result};
-use crate::host::units::UnitState;
+use crate::error::Error;
 use crate::node::{Node, SessionFacts, Standing};
 
 /// What one look saw.
@@ -23,8 +22,6 @@ pub struct Facts {
     pub clock: ClockFact,
     /// Each certificate, by name.
     pub certificates: BTreeMap<String, CertFact>,
-    /// The unit of each consumer that an act is pending for, by the consumer's name.
-    pub units: BTreeMap<String, Result<UnitState>>,
 }
 
 /// The clock against Vault's.
@@ -112,12 +109,6 @@ impl Facts {
             let quarantined = records.certificate(&spec.name).quarantined;
             let fact = certs::examine(node, spec, identity, &quarantined);
             facts.certificates.insert(spec.name.clone(), fact);
-        }
-        for consumer in &node.config.consumers {
-            let Some(unit) = &consumer.unit else { continue };
-            if act::is_pending(&node.config, consumer, &facts, records) {
-                facts.units.insert(consumer.name.clone(), node.units.state(unit).await);
-            }
         }
         facts
     }

@@ -5,12 +5,18 @@ use jiff::{SignedDuration, Timestamp};
 use super::{Due, DutyId, Facts, Records, Why};
 use crate::backoff;
 use crate::config::Config;
-use crate::error::{Code, Kind, Result};
+use crate::error::{Code, Error, Kind, Result};
 use crate::node::{Node, Session, SessionFacts, Standing};
 use crate::wire::vault::Auth;
 
 /// While the clock is out of its bound it is measured this often, so that its repair is seen.
 pub const CLOCK_INTERVAL: SignedDuration = SignedDuration::from_secs(60);
+
+/// What a token without an end is renewed by.
+const ENDLESS: std::time::Duration = std::time::Duration::from_secs(3600);
+
+/// A step of the clock that is more than its jitter.
+const STEP: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Renewals that fail this often in a row are not going to succeed: a log-in tells why, or cures
 /// it. Vault answers 500 where the instance's entry is gone, and a renewal cannot bring it back.
@@ -23,8 +29,12 @@ pub fn due(config: &Config, facts: &Facts, _records: &Records, now: Timestamp) -
     };
     match standing {
         Standing::Stored => return Due::Now(Why::Unproved),
-        Standing::Doubtful => return Due::Now(Why::Refused),
+        Standing::Doubtful | Standing::Stale => return Due::Now(Why::Refused),
         Standing::Proved => {}
+    }
+    // A session from the future: the clock has stepped back, and its end is asked for anew.
+    if session.since > after(now, STEP) {
+        return Due::Now(Why::Unproved);
     }
     if session.mount != config.identity.mount || session.role != config.identity.role {
         return Due::Now(Why::SpecChanged);
@@ -92,9 +102,12 @@ pub async fn perform(node: &Node, why: Why, records: &Records) -> Result<&'stati
     let failures = records.duty(&DutyId::Session).failure.map_or(0, |failure| failure.count);
     let plan = plan(why, held.as_ref().map(|held| &held.facts), failures, node.clock.now());
     match (plan, held) {
-        (Plan::Measure, _) => node.vault.health().await.map(|_| "measured the clock"),
+        (Plan::Measure, _) => measure(node).await,
         (Plan::Prove, Some(held)) => match prove(node, held).await {
-            Err(error) if error.kind() == Kind::Unauthenticated => log_in(node).await,
+            // A policy that does not let a token look itself up is no reason to stay without one.
+            Err(error) if matches!(error.kind(), Kind::Unauthenticated | Kind::Denied) => {
+                log_in(node).await
+            }
             other => other,
         },
         (Plan::Renew, Some(held)) => match renew(node, held).await {
@@ -102,6 +115,15 @@ pub async fn perform(node: &Node, why: Why, records: &Records) -> Result<&'stati
             other => other,
         },
         _ => log_in(node).await,
+    }
+}
+
+async fn measure(node: &Node) -> Result<&'static str> {
+    let before = node.vault.observed().map(|seen| seen.monotonic);
+    node.vault.health().await?;
+    match node.vault.observed().map(|seen| seen.monotonic) == before {
+        true => Err(Error::new(Code::VaultFailing, "vault did not tell the time")),
+        false => Ok("measured the clock"),
     }
 }
 
@@ -142,6 +164,8 @@ async fn log_in(node: &Node) -> Result<&'static str> {
         .await
         .map_err(|error| error.during("logging in to vault"))?;
     let now = node.clock.now();
+    // A token without an end has a lease of 0; it is still looked after.
+    let lease = if lease.is_zero() { ENDLESS } else { lease };
     let facts = SessionFacts {
         accessor,
         identity: evidence.identity,
@@ -162,10 +186,24 @@ fn after(now: Timestamp, wait: std::time::Duration) -> Timestamp {
     now.checked_add(wait).unwrap_or(Timestamp::MAX)
 }
 
-/// Whether a failure elsewhere makes the session doubtful: the token itself was refused, or a
-/// policy said no for the first time and the log-in may be older than the policy.
-pub fn casts_doubt(code: Code, failures: u32) -> bool {
-    code.kind() == Kind::Unauthenticated || (code == Code::PolicyDenied && failures == 1)
+/// What a failure elsewhere says of the session. Where the token was refused it is of no use; where
+/// a policy says no for the first time, the log-in may be older than the policy, and is repeated
+/// while the token goes on being used.
+pub fn judge(code: Code, first: First) -> Option<Standing> {
+    match (code, first) {
+        (code, _) if code.kind() == Kind::Unauthenticated => Some(Standing::Doubtful),
+        (Code::PolicyDenied, First::Yes) => Some(Standing::Stale),
+        _ => None,
+    }
+}
+
+/// Whether a failure is the first of its run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum First {
+    /// It is.
+    Yes,
+    /// It is known.
+    No,
 }
 
 #[cfg(test)]
@@ -229,9 +267,9 @@ mod tests {
 
     #[test]
     fn a_policy_that_refuses_is_met_with_one_log_in_and_no_more() {
-        assert!(casts_doubt(Code::TokenInvalid, 5));
-        assert!(casts_doubt(Code::PolicyDenied, 1));
-        assert!(!casts_doubt(Code::PolicyDenied, 2));
-        assert!(!casts_doubt(Code::RoleRefused, 1));
+        assert_eq!(judge(Code::TokenInvalid, First::No), Some(Standing::Doubtful));
+        assert_eq!(judge(Code::PolicyDenied, First::Yes), Some(Standing::Stale));
+        assert_eq!(judge(Code::PolicyDenied, First::No), None);
+        assert_eq!(judge(Code::RoleRefused, First::Yes), None);
     }
 }

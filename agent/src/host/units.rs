@@ -124,7 +124,7 @@ impl Systemd {
     fn refused(&self, error: &zbus::Error) -> Error {
         match name_of(error) {
             Some(name) if is_missing(&name) => Error::new(Code::UnitMissing, "no such unit"),
-            Some(name) => Error::new(Code::RestartFailed, words(error, &name)),
+            Some(name) => Error::new(Code::SystemdRefused, words(error, &name)),
             None => self.unreachable(error.to_string()),
         }
     }
@@ -246,27 +246,26 @@ impl Verb {
     }
 }
 
-/// The end of a job in systemd's word, and in ours where it did not do what was asked.
+/// The end of a job in systemd's word, and in ours where it did not do what was asked. Only what
+/// the unit itself did speaks against it; the rest is systemd's or another person's doing.
 fn judge(result: &str) -> Result<()> {
-    let text = match result {
+    let (code, text) = match result {
         "done" => return Ok(()),
-        "failed" => "it did not come up",
-        "timeout" => "it did not come up in the time its unit allows",
-        "dependency" => "something that it needs did not come up",
-        "canceled" => "another job took the place of ours",
-        "skipped" => "the job does not fit the state of the unit",
-        other => {
-            return Err(Error::new(Code::RestartFailed, format!("the job is {other:?}")));
-        }
+        "failed" => (Code::RestartFailed, "it did not come up"),
+        "timeout" => (Code::RestartFailed, "it did not come up in the time its unit allows"),
+        "dependency" => (Code::SystemdRefused, "something that it needs did not come up"),
+        "canceled" => (Code::SystemdRefused, "another job took the place of ours"),
+        "skipped" => (Code::SystemdRefused, "the job does not fit the state of the unit"),
+        _ => (Code::SystemdRefused, "systemd ended it in a way that is not known"),
     };
-    Err(Error::new(Code::RestartFailed, format!("{text} (job {result})")))
+    Err(Error::new(code, format!("{text} (job {result})")))
 }
 
 fn advised(error: Error, unit: &str) -> Error {
     match error.code() {
         Code::UnitMissing => error
             .advise(format!("see `systemctl status {unit}`, then correct `unit` of the consumer")),
-        Code::RestartFailed => {
+        Code::RestartFailed | Code::SystemdRefused => {
             error.advise(format!("see why: systemctl status {unit}; journalctl -u {unit} -n 50"))
         }
         _ => error,

@@ -104,7 +104,7 @@ async fn start_and_reload_are_their_own_calls() {
     assert_eq!(host.model.count("RestartUnit", "kubelet.service"), 0);
     host.model.add_unit("plain.service", Unit::active(Behaviour::Works));
     let result = host.systemd.reload("plain.service", LIMIT).await;
-    refused(result, Code::RestartFailed, "reloading: plain.service");
+    refused(result, Code::SystemdRefused, "reloading: plain.service");
 }
 
 #[tokio::test]
@@ -139,9 +139,16 @@ async fn only_the_end_of_the_own_job_counts() {
 #[test]
 fn every_end_of_a_job_is_understood() {
     assert!(judge("done").is_ok());
-    for result in ["failed", "timeout", "dependency", "canceled", "skipped", "frozen"] {
+    for (result, code) in [
+        ("failed", Code::RestartFailed),
+        ("timeout", Code::RestartFailed),
+        ("dependency", Code::SystemdRefused),
+        ("canceled", Code::SystemdRefused),
+        ("skipped", Code::SystemdRefused),
+        ("frozen", Code::SystemdRefused),
+    ] {
         let error = judge(result).expect_err(result);
-        assert_eq!(error.code(), Code::RestartFailed);
+        assert_eq!(error.code(), code, "{result}");
         assert!(format!("{error:#}").contains(result), "{error:#}");
     }
 }
