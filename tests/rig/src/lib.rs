@@ -5,6 +5,7 @@ pub mod aws;
 pub mod clock;
 pub mod consumer;
 pub mod machine;
+pub mod node;
 pub mod peer;
 pub mod pki;
 pub mod proxy;

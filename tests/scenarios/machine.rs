@@ -1,0 +1,152 @@
+//! Stories on a booted machine: the units as shipped under a real systemd, the static binary, a
+//! real kubelet as the consumer, the real Vault. What only they can show is here: order, restarts,
+//! the watchdog, the sandbox, and what a killed process or a lost power supply leaves.
+
+mod act;
+mod cold_start;
+mod crash;
+mod life;
+mod months_off;
+mod rotation;
+mod unit;
+
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
+
+use rig::node::watch::serial;
+use rig::node::{KUBELET, Node, NodeOptions};
+use serde_json::Value;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use crate::play::skip;
+
+/// The deadline of every wait. What takes a second here may take a minute beside a build.
+const SOON: Duration = Duration::from_secs(120);
+
+/// Two machines keep two cores busy; more would only make each other late.
+static MACHINES: Semaphore = Semaphore::const_new(2);
+
+/// A node, and the turn that it has among the others.
+struct Story {
+    node: Node,
+    _turn: SemaphorePermit<'static>,
+}
+
+impl Deref for Story {
+    type Target = Node;
+
+    fn deref(&self) -> &Node {
+        &self.node
+    }
+}
+
+impl DerefMut for Story {
+    fn deref_mut(&mut self) -> &mut Node {
+        &mut self.node
+    }
+}
+
+/// A node that is installed and switched off; nothing, with the reason told, where there can be
+/// none.
+async fn installed(options: NodeOptions) -> Option<Story> {
+    if let Some(reason) = Node::unavailable() {
+        return skip(&reason);
+    }
+    let turn = MACHINES.acquire().await.expect("nobody closes it");
+    let node = Node::prepare(options).await.expect("a node can be made");
+    Some(Story { node, _turn: turn })
+}
+
+/// A node that has booted and whose kubelet serves its certificate.
+async fn serving(options: NodeOptions) -> Option<Story> {
+    let mut story = installed(options).await?;
+    story.boot().expect("it boots");
+    story.wait_serving();
+    Some(story)
+}
+
+impl Story {
+    /// Waits until the kubelet is READY and serves what is committed, and the node is healthy.
+    fn wait_serving(&self) -> String {
+        let up = self.machine.wait_unit(KUBELET, "active", SOON);
+        up.expect("the kubelet is READY");
+        self.wait_healthy();
+        let committed = self.committed();
+        self.wait("the kubelet serves what is committed", || {
+            self.served().is_ok_and(|serial| serial == committed)
+        });
+        committed
+    }
+
+    /// Waits until the status is healthy and every consumer's server certificate is proved.
+    fn wait_healthy(&self) -> Value {
+        self.wait_status("health", |status| status["health"] == "healthy")
+    }
+
+    /// Waits until the consumer was seen to serve the certificate on disk.
+    fn wait_proved(&self) -> Value {
+        self.wait_status("proof of the serial on disk", |status| {
+            let served = &status["consumers"][0]["served"];
+            served.is_string() && *served == serial(status, "kubelet-server").as_str()
+        })
+    }
+
+    fn wait_status(&self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        match self.node.wait_status(what, SOON, fits) {
+            Ok(status) => status,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn wait(&self, what: &str, mut holds: impl FnMut() -> bool) {
+        let waited = rig::machine::wait_for(what, SOON, || holds().then_some(()));
+        waited.unwrap_or_else(|error| panic!("{error}\nlog:\n{}", self.log()));
+    }
+
+    /// Asks for a new server certificate, as a person does.
+    fn renew(&self) {
+        let told = self.verb(&["renew", "kubelet-server"]).expect("the verb runs");
+        assert!(told.status.success(), "{}{}", told.stdout, told.stderr);
+    }
+
+    /// What a command in the machine prints; it has to succeed.
+    fn run(&self, argv: &[&str]) -> String {
+        match self.machine.exec_ok(argv) {
+            Ok(printed) => printed,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// When the machine's systemd began, in microseconds of the monotonic clock, which is the
+    /// host's.
+    fn booted(&self) -> u64 {
+        let argv = ["systemctl", "show", "--value", "--property=UserspaceTimestampMonotonic"];
+        self.run(&argv).trim().parse().expect("microseconds")
+    }
+
+    /// An instant of a unit's life on that clock; 0 where there was none.
+    fn instant(&self, unit: &str, name: &str) -> u64 {
+        let property = self.machine.unit_property(unit, &format!("{name}TimestampMonotonic"));
+        property.expect("a property").parse().expect("microseconds")
+    }
+
+    /// The problem of this code in the status.
+    fn problem(status: &Value, code: &str) -> Option<Value> {
+        let problems = status["problems"].as_array()?;
+        problems.iter().find(|problem| problem["code"] == code).cloned()
+    }
+
+    /// A drop-in for a unit, in force at its next start or reload of systemd.
+    fn drop_in(&self, unit: &str, text: &str) {
+        let path = format!("/etc/systemd/system/{unit}.d/50-story.conf");
+        self.write(&path, text).expect("it is written");
+        if self.machine.is_on() {
+            self.run(&["systemctl", "daemon-reload"]);
+        }
+    }
+
+    /// Lays a drop-in over the agent's configuration.
+    fn configure(&self, text: &str) {
+        self.write("/etc/nodeagent/config.d/30-story.toml", text).expect("it is written");
+    }
+}

@@ -1,0 +1,59 @@
+//! The units as shipped, in systemd's own judgement: their sandbox, their syntax, what they do
+//! when the configuration is wrong.
+
+use rig::node::{AGENT, GATE, KUBELET, NodeOptions};
+
+use super::{SOON, installed, serving};
+
+/// `systemd-analyze security` at most, in its tenths: 2.5 OK.
+const EXPOSURE: u32 = 25;
+
+#[tokio::test]
+async fn the_sandbox_of_the_agent_leaves_little_exposed_and_the_job_done() {
+    let Some(story) = serving(NodeOptions::worker()).await else {
+        return;
+    };
+    story.wait_serving();
+    for unit in [AGENT, GATE] {
+        let report = story.run(&["systemd-analyze", "--no-pager", "security", unit]);
+        let overall = report.lines().find(|line| line.contains("Overall exposure level"));
+        let overall = overall.unwrap_or_else(|| panic!("{unit}: {report}"));
+        let words = overall.split_whitespace();
+        let level: f64 = words.filter_map(|word| word.parse().ok()).next_back().expect("a number");
+        println!("FIGURE exposure_of_{}={level}", unit.replace(['.', '@', '-'], "_"));
+        assert!((level * 10.0).round() <= f64::from(EXPOSURE), "{report}");
+    }
+    let all = "/usr/lib/systemd/system/nodeagent.service";
+    let verified = ["systemd-analyze", "verify", "--man=no", all, GATE, KUBELET];
+    let output = story.machine.exec(&verified).expect("exec");
+    let complaints = format!("{}{}", output.stdout, output.stderr);
+    assert!(output.status.success() && complaints.is_empty(), "{complaints}");
+    // A rotation under the sandbox, to the end: key, signature, publication, probe.
+    let former = story.committed();
+    story.renew();
+    story.wait_served_other(&former, SOON).expect("another serial");
+    assert_eq!(story.wait_proved()["problems"], serde_json::json!([]));
+    let denied = story.run(&["journalctl", "--unit", AGENT, "--output=cat"]);
+    assert!(!denied.contains("ermission denied") && !denied.contains("not permitted"), "{denied}");
+}
+
+#[tokio::test]
+async fn a_wrong_configuration_is_told_once_and_not_tried_in_a_loop() {
+    let Some(mut story) = installed(NodeOptions::worker()).await else {
+        return;
+    };
+    story.configure("[vault]\naddres = \"https://elsewhere\"\n");
+    story.boot().expect("it boots");
+    story.machine.wait_unit(AGENT, "failed", SOON).expect("it gives up");
+    let machine = &story.machine;
+    assert_eq!(machine.unit_property(AGENT, "ExecMainStatus").expect("a code"), "78");
+    assert_eq!(machine.unit_property(AGENT, "NRestarts").expect("a number"), "0");
+    let log = story.log();
+    assert!(log.contains("30-story.toml") && log.contains("addres"), "{log}");
+    assert_eq!(machine.unit_state(GATE).expect("a state"), "activating", "the gate waits");
+    assert_eq!(machine.unit_state(KUBELET).expect("a state"), "inactive", "and the kubelet");
+
+    story.configure("");
+    story.run(&["systemctl", "start", AGENT]);
+    story.wait_serving();
+}
