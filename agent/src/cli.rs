@@ -90,9 +90,9 @@ pub async fn run(cli: &Cli) -> Result<Outcome> {
         Verb::Run => serve(&root, clock).await,
         Verb::Status { json } => show(&root, &*clock, *json),
         Verb::Await { consumer, timeout } => {
-            let config = config::load(&root, clock.now())?;
+            let gated = config::load_gated(&root, clock.now())?;
             let timeout = timeout.map(Duration::from_secs);
-            gate::wait(&config, &root, &*clock, consumer, timeout).await?;
+            gate::wait(&gated, &root, &*clock, consumer, timeout).await?;
             Ok(Outcome::good(""))
         }
         Verb::Renew { certificate } => {
@@ -100,6 +100,9 @@ pub async fn run(cli: &Cli) -> Result<Outcome> {
         }
         Verb::Check => {
             let config = config::load(&root, clock.now())?;
+            if !config.warnings.is_empty() {
+                return Err(config::as_error(config.warnings));
+            }
             Ok(Outcome::good(format!(
                 "the configuration is good: {} certificates for {} consumers\n",
                 config.certificates.len(),

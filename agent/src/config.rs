@@ -49,6 +49,18 @@ pub struct Config {
     pub certificates: Vec<CertSpec>,
     /// Who uses them.
     pub consumers: Vec<ConsumerSpec>,
+    /// What is impossible one day, with its place: told by `check` and `status`, no reason not to
+    /// start, because a node that reboots then has cached certificates to live on.
+    pub warnings: Vec<String>,
+}
+
+/// What the gate goes by.
+#[derive(Debug)]
+pub struct Gated {
+    /// The certificates of this node.
+    pub certificates: Vec<CertSpec>,
+    /// Who uses them.
+    pub consumers: Vec<ConsumerSpec>,
 }
 
 /// What a node is.
@@ -205,7 +217,14 @@ pub fn load(root: &Root, now: jiff::Timestamp) -> Result<Config> {
     check::check(root, &layers, now).map_err(as_error)
 }
 
-fn as_error(faults: Vec<String>) -> Error {
+/// Reads what the gate goes by, and nothing that may be away.
+pub fn load_gated(root: &Root, now: jiff::Timestamp) -> Result<Gated> {
+    let layers = layers::read(root).map_err(as_error)?;
+    check::gated(root, &layers, now).map_err(as_error)
+}
+
+/// All faults or warnings in one error.
+pub fn as_error(faults: Vec<String>) -> Error {
     Error::new(Code::Config, faults.join("\n"))
         .advise("correct the lines named, then run `nodeagent check`")
 }

@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::config::{Config, ConsumerSpec};
+use crate::config::{ConsumerSpec, Gated};
 use crate::duty::certs::leaf::{self, Leaf};
 use crate::duty::certs::publish::{self, Published, Target};
 use crate::error::{Code, Error, Result};
@@ -24,21 +24,21 @@ const TELL: Duration = Duration::from_secs(60);
 /// Without a timeout there is no end: the unit of the gate has none either, because a gate that
 /// fails would fail the consumer's start for good, and Vault may be away for hours.
 pub async fn wait(
-    config: &Config,
+    gated: &Gated,
     root: &Root,
     clock: &dyn Clock,
     consumer: &str,
     timeout: Option<Duration>,
 ) -> Result<()> {
-    let spec = config.consumer(consumer).ok_or_else(|| {
-        let known: Vec<_> = config.consumers.iter().map(|known| known.name.as_str()).collect();
+    let spec = gated.consumers.iter().find(|known| known.name == consumer).ok_or_else(|| {
+        let known: Vec<_> = gated.consumers.iter().map(|known| known.name.as_str()).collect();
         Error::new(Code::Config, format!("`{consumer}` is no consumer of this node"))
             .advise(format!("name one of: {}", known.join(", ")))
     })?;
     let begun = clock.monotonic();
     let mut told = None;
     loop {
-        let Err(missing) = good(config, root, clock, spec) else {
+        let Err(missing) = good(gated, root, clock, spec) else {
             return Ok(());
         };
         let waited = clock.monotonic().saturating_sub(begun);
@@ -54,9 +54,9 @@ pub async fn wait(
 }
 
 /// Whether all certificates of a consumer are good; the error says which is not, and why.
-fn good(config: &Config, root: &Root, clock: &dyn Clock, spec: &ConsumerSpec) -> Result<()> {
+fn good(gated: &Gated, root: &Root, clock: &dyn Clock, spec: &ConsumerSpec) -> Result<()> {
     let gid = users::group_id(&root.path(Path::new("/etc/group")), &spec.group)?;
-    for cert in config.certificates_of(&spec.name) {
+    for cert in gated.certificates.iter().filter(|cert| cert.consumer == spec.name) {
         let target = Target { consumer: spec.name.clone(), certificate: cert.name.clone(), gid };
         let missing = |text: String| Err(Error::new(Code::CertificateBad, text).at(&cert.name));
         match publish::inspect(root, &target)? {

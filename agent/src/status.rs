@@ -310,6 +310,10 @@ impl View<'_> {
         if let Some(error) = own {
             problems.push(problem("agent", error, None));
         }
+        for warning in &self.config.warnings {
+            let error = Error::new(Code::AuthorityEnding, warning.as_str());
+            problems.push(problem("agent", &error, None));
+        }
         for (id, failure) in self.records.failures() {
             problems.push(Problem {
                 code: failure.code,
@@ -349,7 +353,7 @@ impl View<'_> {
             CertFact::Unknown(error) => Some(problem(&place, error, None)),
             CertFact::Foreign { what } => found(
                 Code::Foreign,
-                format!("{what} was not written by nodeagent; it is left alone"),
+                format!("{what}; nodeagent did not write it and leaves it alone"),
                 "move it away; the certificate is published then",
             ),
             // By a clock that is out of its bounds no life is judged.

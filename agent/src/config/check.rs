@@ -1,6 +1,8 @@
 //! From the merged tables to a [`Config`]: every rule is checked and every fault reported, each
 //! with the place where it was said, what was found and what to do.
 
+mod entries;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,12 +11,9 @@ use jiff::{SignedDuration, Timestamp};
 use serde::de::DeserializeOwned;
 
 use super::bundle;
-use super::file::{CertificateTable, ConsumerTable, PkiTable, default_of};
+use super::file::{PkiTable, default_of};
 use super::layers::Layers;
-use super::{
-    Act, Authority, CertSpec, Config, ConsumerSpec, IdentityConfig, Role, Template, Usage,
-    VaultConfig,
-};
+use super::{Authority, CertSpec, Config, Gated, IdentityConfig, Role, VaultConfig};
 use crate::host::files::Root;
 
 /// A bundle larger than this is none.
@@ -22,11 +21,24 @@ const BUNDLE_LIMIT: usize = 1 << 20;
 
 /// Checks the merged tables; the error has a line for each fault.
 pub fn check(root: &Root, layers: &Layers, now: Timestamp) -> Result<Config, Vec<String>> {
-    let mut checker = Checker { root, layers, now, faults: Vec::new() };
+    let mut checker = Checker::new(root, layers, now);
     let config = checker.config();
     match (config, checker.faults) {
         (Some(config), faults) if faults.is_empty() => Ok(config),
         (_, faults) => Err(faults),
+    }
+}
+
+/// The consumers and their certificates, for the gate: what a consumer waits for has to be known
+/// even where a bundle cannot be read or Vault's address is wrong.
+pub fn gated(root: &Root, layers: &Layers, now: Timestamp) -> Result<Gated, Vec<String>> {
+    let mut checker = Checker::new(root, layers, now);
+    let consumers = checker.consumers();
+    let tables = &layers.file.certificate;
+    let certificates = tables.iter().filter_map(|table| checker.certificate(table)).collect();
+    match checker.faults.is_empty() {
+        true => Ok(Gated { consumers, certificates }),
+        false => Err(checker.faults),
     }
 }
 
@@ -35,9 +47,15 @@ struct Checker<'a> {
     layers: &'a Layers,
     now: Timestamp,
     faults: Vec<String>,
+    /// What time makes impossible one day: no reason not to start.
+    warnings: Vec<String>,
 }
 
-impl Checker<'_> {
+impl<'a> Checker<'a> {
+    fn new(root: &'a Root, layers: &'a Layers, now: Timestamp) -> Checker<'a> {
+        Checker { root, layers, now, faults: Vec::new(), warnings: Vec::new() }
+    }
+
     fn config(&mut self) -> Option<Config> {
         let file = &self.layers.file;
         let role = self.required("node", "role", &file.node.role);
@@ -70,6 +88,7 @@ impl Checker<'_> {
             authorities: authorities.into_iter().map(|(name, known)| (name, known.0)).collect(),
             certificates,
             consumers,
+            warnings: std::mem::take(&mut self.warnings),
         })
     }
 
@@ -256,139 +275,6 @@ impl Checker<'_> {
         }
     }
 
-    fn consumers(&mut self) -> Vec<ConsumerSpec> {
-        let tables = &self.layers.file.consumer;
-        tables.iter().filter_map(|table| self.consumer(table)).collect()
-    }
-
-    fn consumer(&mut self, table: &ConsumerTable) -> Option<ConsumerSpec> {
-        let name = table.name.clone()?;
-        let section = format!("consumer.{name}");
-        self.check_name(&section, &name);
-        let act = table.act.clone().unwrap_or_else(|| text_of("consumer", "act"));
-        let act = self.word::<Act>(&format!("{section}.act"), &act);
-        let unit = table.unit.clone().filter(|unit| !unit.is_empty());
-        if let Some(unit) = unit.as_deref().filter(|unit| !unit.ends_with(".service")) {
-            self.fault(&format!("{section}.unit"), format!("`{unit}` does not end in .service"));
-        }
-        if matches!(act, Some(Act::Reload | Act::Restart)) && unit.is_none() {
-            let text = "needs the `unit` that is to be reloaded or restarted";
-            self.fault(&format!("{section}.act"), text);
-        }
-        let probe = table.probe.as_deref().and_then(|text| match text.parse() {
-            Ok(address) => Some(address),
-            Err(_) => {
-                let text = format!("`{text}` is no address:port; write it like 127.0.0.1:10250");
-                self.fault(&format!("{section}.probe"), text);
-                None
-            }
-        });
-        let limit = table.limit.clone().unwrap_or_else(|| text_of("consumer", "limit"));
-        let limit = self.duration_at(&format!("{section}.limit"), &limit);
-        let group = table.group.clone().unwrap_or_else(|| text_of("consumer", "group"));
-        Some(ConsumerSpec { name, unit, group, probe, act: act?, limit: limit? })
-    }
-
-    fn certificates(
-        &mut self,
-        authorities: &BTreeMap<String, (Authority, Timestamp)>,
-        consumers: &[ConsumerSpec],
-    ) -> Vec<CertSpec> {
-        let mut specs = Vec::new();
-        for table in &self.layers.file.certificate {
-            let Some(spec) = self.certificate(table) else {
-                continue;
-            };
-            let section = format!("certificate.{}", spec.name);
-            // One that is named but was refused has a fault of its own.
-            if !authorities.contains_key(&spec.authority)
-                && !self.layers.file.pki.contains_key(&spec.authority)
-            {
-                let text = format!("`{0}` has no [pki.{0}]; give its mount and ca", spec.authority);
-                self.fault(&format!("{section}.pki"), text);
-            }
-            match consumers.iter().find(|consumer| consumer.name == spec.consumer) {
-                None => {
-                    let text = format!("`{}` has no [[consumer]] of that name", spec.consumer);
-                    self.fault(&format!("{section}.consumer"), text);
-                }
-                Some(consumer)
-                    if consumer.act == Act::Probe
-                        && spec.usage.serves()
-                        && consumer.probe.is_none() =>
-                {
-                    let text = "act `probe` on a served certificate needs the address in `probe`";
-                    self.fault(&format!("consumer.{}.act", consumer.name), text);
-                }
-                Some(_) => {}
-            }
-            specs.push(spec);
-        }
-        specs
-    }
-
-    fn certificate(&mut self, table: &CertificateTable) -> Option<CertSpec> {
-        let name = table.name.clone()?;
-        let section = format!("certificate.{name}");
-        self.check_name(&section, &name);
-        let consumer = self.required(&section, "consumer", &table.consumer);
-        let authority = self.required(&section, "pki", &table.pki);
-        let role = self.required(&section, "role", &table.role);
-        let common_name = self.required(&section, "common_name", &table.common_name);
-        let common_name =
-            common_name.and_then(|text| self.template(&section, "common_name", &text));
-        let usage = self.required(&section, "usage", &table.usage);
-        let usage = usage.and_then(|text| self.word::<Usage>(&format!("{section}.usage"), &text));
-        let ttl = table.ttl.clone().unwrap_or_else(|| text_of("certificate", "ttl"));
-        let ttl = self.duration_at(&format!("{section}.ttl"), &ttl);
-        let organizations = self.templates(&section, "organizations", &table.organizations);
-        let dns = self.templates(&section, "dns", &table.dns);
-        let ips = self.templates(&section, "ips", &table.ips);
-        let uris = self.templates(&section, "uris", &table.uris);
-        Some(CertSpec {
-            name,
-            consumer: consumer?,
-            authority: authority?,
-            role: role?,
-            common_name: common_name?,
-            organizations,
-            dns,
-            ips,
-            uris,
-            usage: usage?,
-            ttl: ttl?,
-        })
-    }
-
-    fn template(&mut self, section: &str, key: &str, text: &str) -> Option<Template> {
-        match Template::parse(text, &self.layers.file.variables) {
-            Ok(template) => Some(template),
-            Err(fault) => {
-                self.fault(&format!("{section}.{key}"), fault);
-                None
-            }
-        }
-    }
-
-    fn templates(
-        &mut self,
-        section: &str,
-        key: &str,
-        texts: &Option<Vec<String>>,
-    ) -> Vec<Template> {
-        let texts = texts.as_deref().unwrap_or_default();
-        texts.iter().filter_map(|text| self.template(section, key, text)).collect()
-    }
-
-    /// Names become directories and unit instances.
-    fn check_name(&mut self, section: &str, name: &str) {
-        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        if name.is_empty() || name.len() > 63 || !name.chars().all(fits) || name.starts_with('-') {
-            let text = format!("`{name}` is no name; take a-z, 0-9 and -, at most 63");
-            self.fault(&format!("{section}.name"), text);
-        }
-    }
-
     /// What TTL and the authority's end make impossible.
     fn autonomy(
         &mut self,
@@ -420,7 +306,12 @@ impl Checker<'_> {
                     authority.ca.display(),
                     words(spec.ttl)
                 );
-                self.fault(&format!("pki.{}.ca", authority.name), text);
+                let place = self.layers.place(&format!("pki.{}.ca", authority.name));
+                let warning = format!("{place}: {text}");
+                // Certificates of one authority are all told of once.
+                if !self.warnings.contains(&warning) {
+                    self.warnings.push(warning);
+                }
             }
         }
     }
@@ -438,7 +329,8 @@ fn text_of(table: &str, key: &str) -> String {
 
 fn is_loopback(host: &str) -> bool {
     let host = host.split(['/', ':']).next().unwrap_or_default();
-    host.starts_with("127.") || host == "localhost"
+    let address = host.parse::<std::net::Ipv4Addr>();
+    address.is_ok_and(|address| address.is_loopback()) || host == "localhost"
 }
 
 fn words(duration: Duration) -> String {

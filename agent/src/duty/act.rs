@@ -5,12 +5,14 @@
 //! not come back with the new one. So a kill at any point leaves a record that tells whether the
 //! act has happened, and a generation is acted on once.
 
+mod probe;
+
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+use self::probe::Sight;
 use super::certs::store::Generation;
 use super::facts::{CertFact, Held};
 use super::records::{ActRecord, ConsumerRecord};
@@ -19,7 +21,6 @@ use crate::config::{Act, CertSpec, Config, ConsumerSpec};
 use crate::error::{Code, Context, Error, Result};
 use crate::host::units::{Active, Load, UnitState};
 use crate::node::Node;
-use crate::wire::tls;
 
 /// How long a consumer may take to show a new certificate after its act: a kubelet was seen to
 /// listen 0.3 s after its restart, on an idle machine.
@@ -28,12 +29,6 @@ pub const PROBE_LIMIT: Duration = Duration::from_secs(15);
 /// How long a consumer may take to show it by itself: one that watches its files was seen to take
 /// 0.1 s, and one that does not never will.
 const LOOK_LIMIT: Duration = Duration::from_secs(5);
-
-/// The least that one probe may take: a handshake with a busy consumer.
-const ONE_PROBE: Duration = Duration::from_secs(2);
-
-/// Between two probes.
-const PROBE_PAUSE: Duration = Duration::from_millis(200);
 
 /// client-go looks at its client certificate every 300 s; ten seconds are to spare.
 pub const CLIENT_POLL: SignedDuration = SignedDuration::from_secs(310);
@@ -210,16 +205,6 @@ struct Case<'a> {
     record: ConsumerRecord,
 }
 
-/// What a probe saw.
-enum Sight {
-    /// A certificate that is on disk for this consumer.
-    Ours(String),
-    /// Another one, by its serial.
-    Other(String),
-    /// Nobody answered.
-    Silent(Error),
-}
-
 /// Looks, acts, proves; or says what has to be recorded first.
 pub async fn perform(node: &Node, spec: &ConsumerSpec, records: &Records) -> Result<Acted> {
     let facts = Facts::gather(node, records).await;
@@ -358,82 +343,6 @@ impl Case<'_> {
             Err(error) if is_consumers(&error) => self.go_back(error, records).await,
             Err(error) => Err(error),
         }
-    }
-
-    /// Waits for the consumer to show a certificate on disk; gives its serial. One that serves
-    /// none has only to be up.
-    async fn prove(&self, silence: Duration) -> Result<Option<String>> {
-        if self.served().is_none() {
-            let up = matches!(self.state().await?.active, Active::Active | Active::Reloading);
-            let down = || Error::new(Code::RestartFailed, "its unit is not active");
-            return if up { Ok(None) } else { Err(down()) };
-        }
-        match self.watch(PROBE_LIMIT.min(silence), silence).await {
-            Sight::Ours(serial) => Ok(Some(serial)),
-            Sight::Other(serial) => Err(self.not_served(&serial)),
-            Sight::Silent(error) => Err(self.not_served(&format!("{error:#}"))),
-        }
-    }
-
-    /// The serial that is shown just now, if anybody answers.
-    async fn glance(&self) -> Option<String> {
-        match self.watch(Duration::ZERO, Duration::ZERO).await {
-            Sight::Ours(serial) | Sight::Other(serial) => Some(serial),
-            Sight::Silent(_) => None,
-        }
-    }
-
-    /// The probe's address and the serials of which it has to show one.
-    fn served(&self) -> Option<(SocketAddr, Vec<&str>)> {
-        let serving = self.target.iter().filter(|(cert, _)| cert.usage.serves());
-        let serials: Vec<_> = serving.map(|(_, held)| held.leaf.serial.as_str()).collect();
-        self.spec.probe.filter(|_| !serials.is_empty()).map(|address| (address, serials))
-    }
-
-    /// Probes until ours is shown, another one has been shown for `other`, or nobody has answered
-    /// for `silence`.
-    async fn watch(&self, other: Duration, silence: Duration) -> Sight {
-        let Some((address, serials)) = self.served() else {
-            return Sight::Silent(Error::new(Code::ConsumerSilent, "it serves nothing"));
-        };
-        let begun = self.node.clock.monotonic();
-        loop {
-            let waited = self.node.clock.monotonic().saturating_sub(begun);
-            let patience = silence.saturating_sub(waited).max(ONE_PROBE);
-            let sight = match tls::served(&address.to_string(), None, patience).await {
-                Ok(seen) if serials.contains(&seen.serial.as_str()) => {
-                    return Sight::Ours(seen.serial);
-                }
-                Ok(seen) => Sight::Other(seen.serial),
-                Err(error) => Sight::Silent(error),
-            };
-            let waited = self.node.clock.monotonic().saturating_sub(begun);
-            match sight {
-                Sight::Silent(_) if waited < silence => {}
-                Sight::Other(_) if waited < other => {}
-                sight => return sight,
-            }
-            self.node.clock.sleep(PROBE_PAUSE).await;
-        }
-    }
-
-    fn not_served(&self, found: &str) -> Error {
-        let address = self.spec.probe.map_or_else(String::new, |probe| probe.to_string());
-        let wanted = self.served().map_or_else(String::new, |(_, serials)| serials.join(" or "));
-        let advice = match &self.spec.unit {
-            Some(unit) => format!("systemctl status {unit}; journalctl -u {unit}"),
-            None => format!("restart {} by hand: it has no unit of its own", self.spec.name),
-        };
-        Error::new(Code::NotServed, format!("{address} does not serve {wanted}: {found}"))
-            .advise(advice)
-    }
-
-    fn silent(&self, error: &Error) -> Error {
-        let text = format!("nobody shows a certificate: {error:#}");
-        Error::new(Code::ConsumerSilent, text).advise(format!(
-            "see that {} runs and that `probe` of its [[consumer]] is where it serves",
-            self.spec.name
-        ))
     }
 
     /// Puts the former generation of every changed certificate back and starts the consumer with

@@ -4,14 +4,14 @@
 //! checks the answer as if an enemy had sent it, keeps a copy in the archive and publishes. What
 //! follows for the consumer is another duty's business: a failing restart never costs an issue.
 
+mod issue;
 pub mod leaf;
 pub mod publish;
 pub mod request;
+pub mod schedule;
 pub mod store;
 
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -29,10 +29,6 @@ use crate::error::{Code, Context, Error, Result};
 use crate::host::files::Root;
 use crate::host::users;
 use crate::node::{Node, Standing};
-use crate::wire::vault::SignRequest;
-
-/// A measurement of the clock that is older than this is taken again before an issue.
-const CLOCK_AGE: Duration = Duration::from_secs(300);
 
 /// What was committed.
 #[derive(Debug)]
@@ -136,46 +132,7 @@ fn renewal(
     // Vault dates certificates back; what had passed of a life when it was issued is none of it.
     let life = leaf.not_before..leaf.not_after;
     let begun = record.issued.filter(|at| life.contains(at)).unwrap_or(leaf.not_before);
-    (renew_at(begun, leaf.not_after, config.survive, place), held.flaw)
-}
-
-/// The instant when a certificate of this life is renewed; a life begins with the issue.
-///
-/// Of the life, `survive` must be left at any moment. A thirteenth of the rest is margin for the
-/// spread and for retries; what remains is the period: 12 h of a 24 h certificate that must
-/// survive 11 h. The instants of renewal lie on a grid of that period, whose offset is the node's
-/// place in the fleet: so a fleet that was started in one minute does not renew in one minute,
-/// not even the first time. Within half the margin they scatter at random from slot to slot.
-pub fn renew_at(
-    begun: Timestamp,
-    not_after: Timestamp,
-    survive: Duration,
-    place: u64,
-) -> Timestamp {
-    let start = begun.as_millisecond();
-    let life = whole(not_after.as_millisecond() - start);
-    // A life that the role cut below what must be survived is renewed at half of it; `status`
-    // says that it cannot survive what it should.
-    let survive = (survive.as_millis() as i64).min(life / 2);
-    let margin = (life - survive) / 13;
-    let period = (life - survive - margin).max(1);
-    let offset = (backoff::fraction(place, 1) * period as f64) as i64;
-    let latest = start + period + margin / 2;
-    let slot = (latest - offset).div_euclid(period);
-    let scatter = backoff::fraction(place, slot as u64) * (margin / 2) as f64;
-    let aligned = slot * period + offset;
-    // A slot that follows an issue at once would issue twice for nothing.
-    let instant = aligned.max(start + period / 8) + scatter as i64;
-    let last = not_after.as_millisecond() - survive;
-    Timestamp::from_millisecond(instant.min(last)).unwrap_or(not_after)
-}
-
-/// A life in whole steps of five minutes, a short one in seconds. Two lives differ by what an
-/// answer takes and by the clocks' difference; a grid that begins in 1970 has 40,000 slots of a
-/// day's life by now, and one second more in each would move the next instant by half a day.
-fn whole(life: i64) -> i64 {
-    let step = if life < 3_600_000 { 1_000 } else { 300_000 };
-    ((life + step / 5) / step * step).max(1)
+    (schedule::renew_at(begun, leaf.not_after, config.survive, place), held.flaw)
 }
 
 /// When the budget of issues allows the next one; nothing if it allows it now.
@@ -232,8 +189,8 @@ pub fn examine(
             Published::Sound { generation, material } => {
                 let leaf = Leaf::of(&material)?;
                 let asked = is_requested(node, spec).then_some(Why::Requested);
-                let unfinished = publish::generations(&node.root, &target)?.len() > 1;
-                let unfinished = unfinished.then_some(Why::Unfinished);
+                let open = publish::superseded(&node.root, &target, generation)?;
+                let unfinished = (!open.is_empty()).then_some(Why::Unfinished);
                 let flaw =
                     unfinished.or(asked).or_else(|| flaw(node, spec, identity, &leaf, &material));
                 CertFact::Held(Held { generation, leaf, flaw })
@@ -304,7 +261,7 @@ pub async fn perform(node: &Node, spec: &CertSpec, records: &Records) -> Result<
         let commit = commit.during(format!("publishing {} again", spec.name))?;
         return Ok(Commit { copied_from: Some(generation), ..commit });
     }
-    let material = issue(node, spec).await.during(format!("issuing {}", spec.name))?;
+    let material = issue::issue(node, spec).await.during(format!("issuing {}", spec.name))?;
     let commit = commit(node, spec, &material).await.during(format!("publishing {}", spec.name))?;
     if is_requested(node, spec) {
         node.root.unlink(&request_path(&spec.name))?;
@@ -362,52 +319,6 @@ pub fn request_renewal(root: &Root, name: &str) -> Result<()> {
     root.write_atomic(&request_path(name), b"", 0o600, None)
 }
 
-/// Has Vault sign a new key, and checks the answer.
-async fn issue(node: &Node, spec: &CertSpec) -> Result<Material> {
-    fresh_clock(node).await?;
-    let session = node.session.proved()?;
-    let authority = node.config.authorities.get(&spec.authority);
-    let authority =
-        authority.ok_or_else(|| Error::new(Code::Bug, "an authority went unchecked"))?;
-    let pinned = pinned(node, spec)?;
-    let names = names(&node.config, spec, &session.facts.identity)?;
-    let (key, csr) = request::make(&names)?;
-    let request = SignRequest {
-        csr_pem: csr,
-        common_name: names.common_name.clone(),
-        dns: names.dns.clone(),
-        ips: names.ips.iter().map(|text| address(text)).collect::<Result<_>>()?,
-        uris: names.uris.clone(),
-        ttl: spec.ttl,
-    };
-    let signed = node.vault.sign(&session.token, &authority.mount, &spec.role, &request).await?;
-    let before = previous_authorities(node, spec);
-    let material = Material::new(&signed.certificate_pem, &signed.chain_pem, key, &pinned)?
-        .trusting_also(&before)?;
-    let leaf = Leaf::of(&material)?;
-    leaf::check_key(&leaf, &material)?;
-    leaf::check_chain(&material, &pinned, node.clock.now())?;
-    leaf::check_names(&leaf, &names)?;
-    leaf::check_usage(&leaf, spec.usage)?;
-    leaf::check_validity(&leaf, node.clock.now())?;
-    Ok(material)
-}
-
-/// Makes sure that the clock was measured lately and is within its bound.
-async fn fresh_clock(node: &Node) -> Result<()> {
-    let now = node.clock.monotonic();
-    let measured = node.vault.observed().map(|seen| now.saturating_sub(seen.monotonic));
-    if measured.is_none_or(|age| age > CLOCK_AGE) {
-        node.vault.health().await.during("measuring the clock")?;
-    }
-    if node.clock_fits() {
-        return Ok(());
-    }
-    let ahead = node.clock_ahead().unwrap_or_default();
-    Err(Error::new(Code::ClockSkew, format!("the clock is {ahead:#} ahead of vault's"))
-        .advise("set the clock: check systemd-timesyncd or chrony on this node"))
-}
-
 async fn commit(node: &Node, spec: &CertSpec, material: &Material) -> Result<Commit> {
     let target = target(node, spec)?;
     let leaf = Leaf::of(material)?;
@@ -442,15 +353,6 @@ fn next_generation(archive: &Archive, root: &Root, target: &Target) -> Result<Ge
     Ok(archived.max(published).map_or(Generation(1), |newest| Generation(newest.0 + 1)))
 }
 
-/// The authorities that the generation in force was issued under: they stay in the published
-/// bundle for one more generation, for peers that still show a certificate of theirs.
-fn previous_authorities(node: &Node, spec: &CertSpec) -> Vec<leaf::Authority> {
-    let archive = Archive::of(&node.root, &spec.name);
-    let newest = archive.list().ok().and_then(|generations| generations.into_iter().max());
-    let material = newest.and_then(|newest| archive.load(newest).ok());
-    material.and_then(|material| leaf::bundle(&material.pinned).ok()).unwrap_or_default()
-}
-
 /// The pinned bundle of a certificate's authority, read anew.
 fn pinned(node: &Node, spec: &CertSpec) -> Result<Vec<leaf::Authority>> {
     let authority = node.config.authorities.get(&spec.authority);
@@ -475,13 +377,6 @@ pub fn names(config: &Config, spec: &CertSpec, identity: &Identity) -> Result<Na
     })
 }
 
-fn address(text: &str) -> Result<IpAddr> {
-    text.parse().map_err(|_| {
-        Error::new(Code::Config, format!("`{text}` is no IP address"))
-            .advise("correct `ips` of the certificate, or the variable that it names")
-    })
-}
-
 /// Where a certificate is published, and for whom.
 pub fn target(node: &Node, spec: &CertSpec) -> Result<Target> {
     let consumer = node.config.consumer(&spec.consumer);
@@ -495,69 +390,4 @@ pub fn heal(node: &Node, spec: &CertSpec) -> Result<()> {
     publish::heal(&node.root, &target(node, spec)?)
         .map(|_| ())
         .during(format!("healing {}", spec.name))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const HOUR: i64 = 3600;
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(1_800_000_000 + second).unwrap()
-    }
-
-    fn hours(from: Timestamp, until: Timestamp) -> f64 {
-        from.duration_until(until).as_secs_f64() / 3600.0
-    }
-
-    #[test]
-    fn a_day_that_must_survive_eleven_hours_is_renewed_every_twelve() {
-        let survive = Duration::from_secs(11 * 3600);
-        for place in (0..200).map(|n| backoff::hash(&format!("i-{n}"))) {
-            let mut issued = at(0);
-            for round in 0..20 {
-                let end = issued + SignedDuration::from_hours(24);
-                let renewal = renew_at(issued, end, survive, place);
-                let after = hours(issued, renewal);
-                assert!(hours(renewal, end) >= 11.0, "survives the outage at any moment");
-                assert!(after >= 1.5, "round {round} renews after {after} h");
-                if round > 1 {
-                    assert!((11.4..=12.6).contains(&after), "round {round}: {after} h");
-                }
-                issued = renewal;
-            }
-        }
-    }
-
-    #[test]
-    fn a_life_that_is_seconds_shorter_keeps_its_place_on_the_grid() {
-        let survive = Duration::from_secs(11 * 3600);
-        let mut issued = at(0);
-        for round in 0..40_i64 {
-            let end = issued + SignedDuration::from_millis(24 * HOUR * 1000 - 37 * round);
-            let renewal = renew_at(issued, end, survive, backoff::hash("i-0aaa"));
-            let after = hours(issued, renewal);
-            assert!(round < 2 || (11.4..=12.6).contains(&after), "round {round}: {after} h");
-            issued = renewal;
-        }
-    }
-
-    #[test]
-    fn a_fleet_started_in_one_minute_renews_all_over_the_period() {
-        let survive = Duration::from_secs(11 * 3600);
-        let mut per_hour = [0; 13];
-        for place in (0..1300).map(|n| backoff::hash(&format!("i-{n}"))) {
-            let renewal = renew_at(at(0), at(24 * HOUR), survive, place);
-            per_hour[hours(at(0), renewal) as usize] += 1;
-        }
-        assert!(per_hour.iter().all(|count| *count < 260), "{per_hour:?}");
-    }
-
-    #[test]
-    fn a_life_cut_below_the_outage_is_renewed_around_its_half() {
-        let renewal = renew_at(at(0), at(HOUR), Duration::from_secs(11 * 3600), 7);
-        assert!(hours(at(0), renewal) < 0.55);
-        assert!(renewal > at(0));
-    }
 }

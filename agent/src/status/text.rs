@@ -10,7 +10,7 @@ use super::{CertPart, ConsumerPart, Health, Problem, Status};
 pub fn screen(status: &Status, now: Timestamp) -> String {
     let mut text = String::new();
     let lines = [head(status), identity(status), vault(status, now), autonomy(status)];
-    for line in lines.iter().filter(|line| !line.is_empty()) {
+    for line in &lines {
         push(&mut text, line);
     }
     if !status.certificates.is_empty() {
@@ -34,7 +34,7 @@ pub fn screen(status: &Status, now: Timestamp) -> String {
 pub fn line(status: &Status) -> String {
     let problems = status.problems.len();
     match status.problems.first() {
-        None => format!("{}; {}", word(status.health), autonomy(status)),
+        None => [word(status.health), &endurance(status)].join("; "),
         Some(first) if problems == 1 => format!("{}: {}", word(status.health), first.text),
         Some(first) => {
             format!("{}: {} (and {} more)", word(status.health), first.text, problems - 1)
@@ -64,7 +64,8 @@ fn vault(status: &Status, now: Timestamp) -> String {
     let vault = &status.vault;
     let mut line = format!("vault     {}, {}", vault.address, vault.session);
     if let Some(expires) = vault.expires {
-        write_to(&mut line, format_args!(", token ends {}", distance(now, expires)));
+        let word = if expires < now { "ended" } else { "ends" };
+        write_to(&mut line, format_args!(", token {word} {}", distance(now, expires)));
     }
     if let Some(ahead) = status.node.clock_ahead_s.filter(|ahead| ahead.abs() >= 2.0) {
         write_to(&mut line, format_args!(", clock {ahead:+.0} s"));
@@ -73,11 +74,16 @@ fn vault(status: &Status, now: Timestamp) -> String {
 }
 
 fn autonomy(status: &Status) -> String {
+    format!("autonomy  {}", endurance(status))
+}
+
+/// How long the node can do without Vault.
+fn endurance(status: &Status) -> String {
     match status.autonomy_s {
-        None => "autonomy  none: a certificate is missing".into(),
-        Some(left) if left <= 0 => "autonomy  none: a certificate has ended".into(),
-        Some(i64::MAX) => String::new(),
-        Some(left) => format!("autonomy  {} without vault", span(SignedDuration::from_secs(left))),
+        None => "none: a certificate is missing".into(),
+        Some(left) if left <= 0 => "none: a certificate has ended".into(),
+        Some(i64::MAX) => "without end: there are no certificates".into(),
+        Some(left) => format!("{} without vault", span(SignedDuration::from_secs(left))),
     }
 }
 

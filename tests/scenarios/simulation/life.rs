@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use nodeagent::agent::{self, Agent, Decision};
+use nodeagent::config::load_gated;
 use nodeagent::duty::{self, DutyId, Facts, Records, Why};
-use nodeagent::host::files::Root;
+use nodeagent::host::clock::Clock as _;
 use nodeagent::node::{Node, Standing};
-use nodeagent::{gate, status};
+use nodeagent::status;
 use serde_json::{Value, json};
 
 use super::clock::lock;
@@ -118,7 +119,7 @@ impl Life {
 
     /// One turn of the agent's loop.
     async fn turn(&mut self) -> Result<(), String> {
-        if self.let_consumer_come_up().await {
+        if self.let_consumer_come_up() {
             self.seen = None;
         }
         // Where nothing has happened since the look after the last effect, that look stands.
@@ -227,18 +228,13 @@ impl Life {
         self.agent.as_mut().expect("the node is up in a turn")
     }
 
-    /// systemd starts the consumer once its gate opens, and again where it has exited.
-    /// Says whether it came.
-    async fn let_consumer_come_up(&mut self) -> bool {
-        if self.world.consumer.is_running() {
+    /// systemd starts the consumer once its gate is open, which it is with good certificates on
+    /// disk, and again where it has exited. Says whether it came.
+    fn let_consumer_come_up(&mut self) -> bool {
+        if self.world.consumer.is_running() || !self.ledger.gate_is_open(&self.world) {
             return false;
         }
-        let root = Root::new(self.world.disk.path());
-        let (config, clock) = (&self.node.config, &*self.world.clock);
-        let gate = gate::wait(config, &root, clock, "kubelet", Some(Duration::ZERO));
-        if gate.await.is_ok() {
-            self.world.units.come_up();
-        }
+        self.world.units.come_up();
         self.world.consumer.is_running()
     }
 

@@ -1,7 +1,7 @@
 //! One row a fault: what is written, and what the person reads.
 
 use super::*;
-use crate::config::{Config, load};
+use crate::config::{Act, Config, load};
 
 const GOOD: &str = r#"
 [node]
@@ -34,7 +34,7 @@ impl Site {
 
 fn faults(config: &str) -> String {
     match Site::new(config).load() {
-        Ok(_) => String::new(),
+        Ok(config) => config.warnings.join("\n"),
         Err(error) => {
             assert_eq!(error.kind().exit_code(), 78);
             format!("{error:#}")

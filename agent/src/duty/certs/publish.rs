@@ -20,7 +20,7 @@ use crate::host::files::{self, Entry, FileKind, Root};
 use look::{
     Current, current, is_complete, is_own_dir, is_own_file, load, newest_complete, strange,
 };
-pub use look::{generations, inspect, strangers};
+pub use look::{generations, inspect, strangers, superseded};
 
 /// Where consumers find their certificates; made for all to pass by systemd-tmpfiles.
 pub const TOP: &str = "/var/lib/nodeagent-certs";

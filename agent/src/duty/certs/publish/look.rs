@@ -148,6 +148,19 @@ pub(super) fn newest_complete(root: &Root, target: &Target) -> Result<Option<Gen
     Ok(None)
 }
 
+/// The generations beside `kept` that still have something of ours: their unlink, which tells the
+/// consumers, is open. A directory that a stranger's file keeps there is done with.
+pub fn superseded(root: &Root, target: &Target, kept: Generation) -> Result<Vec<Generation>> {
+    let mut found = Vec::new();
+    for entry in root.list(&target.dir())?.iter().filter(|entry| is_generation(entry)) {
+        let inside = root.list(&target.dir().join(&entry.name))?;
+        let ours = inside.is_empty() || inside.iter().any(is_own_file);
+        let other = Generation::parse(&entry.name).filter(|generation| *generation != kept);
+        found.extend(other.filter(|_| ours));
+    }
+    Ok(found)
+}
+
 fn is_generation(entry: &Entry) -> bool {
     Generation::parse(&entry.name).is_some() && is_own_dir(&entry.stat)
 }
