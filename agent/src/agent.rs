@@ -94,6 +94,8 @@ pub struct Agent {
     node: Arc<Node>,
     records: Records,
     in_flight: BTreeSet<DutyId>,
+    /// What of the records was written last.
+    saved: Option<Records>,
     /// The effects that an issue was counted for.
     counted: BTreeSet<DutyId>,
     /// What was wrong with the agent's own files, for `status`.
@@ -124,7 +126,8 @@ impl Agent {
             }
         }
         let (in_flight, counted) = (BTreeSet::new(), BTreeSet::new());
-        Agent { node, records, in_flight, counted, own, started }
+        let saved = own.is_none().then(|| records.essence());
+        Agent { node, records, in_flight, saved, counted, own, started }
     }
 
     /// Takes a look and decides.
@@ -190,7 +193,7 @@ impl Agent {
             Err(error) => self.settle_failure(id, &error, now),
         }
         self.counted.remove(id);
-        self.own = self.records.save(&self.node.root).err();
+        self.save();
     }
 
     fn settle_failure(&mut self, id: &DutyId, error: &Error, now: Timestamp) {
@@ -208,6 +211,16 @@ impl Agent {
         match changed {
             true => warn!(duty = %id, code = error.code().slug(), "{error:#}"),
             false => debug!(duty = %id, code = error.code().slug(), failures, "{error:#}"),
+        }
+    }
+
+    /// Writes the records where more than the instant of a success has changed: that one is for
+    /// people, and a steady node writes nothing.
+    fn save(&mut self) {
+        let essence = self.records.essence();
+        if self.own.is_some() || self.saved.as_ref() != Some(&essence) {
+            self.own = self.records.save(&self.node.root).err();
+            self.saved = self.own.is_none().then_some(essence);
         }
     }
 

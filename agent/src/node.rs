@@ -148,7 +148,7 @@ impl Node {
         let text = serde_json::to_string(&stored)
             .map_err(|error| Error::new(Code::Bug, error.to_string()))?;
         let text = Secret::new(text);
-        self.root.write_atomic(Path::new(SESSION_FILE), text.expose().as_bytes(), 0o600, None)
+        self.root.write_volatile(Path::new(SESSION_FILE), text.expose().as_bytes(), 0o600)
     }
 
     /// Takes up the session of an earlier start. One that cannot be read is as none: its loss

@@ -408,7 +408,7 @@ fn problem(place: &str, error: &Error, since: Option<Timestamp>) -> Problem {
 pub fn store(root: &Root, status: &Status) -> Result<()> {
     let bytes = serde_json::to_vec_pretty(status)
         .map_err(|error| Error::new(Code::Bug, error.to_string()).at(PATH))?;
-    root.write_atomic(Path::new(PATH), &bytes, 0o644, None)
+    root.write_volatile(Path::new(PATH), &bytes, 0o644)
 }
 
 /// Reads the published status and judges it by its age: an agent that has not looked for twice

@@ -91,7 +91,7 @@ async fn bare(stage: &mut Stage) -> Result<f64, String> {
     let identity = "/latest/dynamic/instance-identity";
     imds.call("GET", &format!("{identity}/document"), &token, None).await?;
     let pkcs7 = imds.call("GET", &format!("{identity}/rsa2048"), &token, None).await?;
-    durable(disk.path(), "nonce", 1).map_err(text)?;
+    durable(disk.path(), BEFORE_LOGIN).map_err(text)?;
     let vault = Http::new(address, Some(&handle.ca_pem))?;
     let nonce = format!("{:032x}", rand::random::<u128>());
     let body = json!({"role": "worker", "pkcs7": pkcs7.replace('\n', ""), "nonce": nonce});
@@ -102,8 +102,7 @@ async fn bare(stage: &mut Stage) -> Result<f64, String> {
     let body = json!({"csr": csr(&name)?, "common_name": name, "ttl": "24h", "format": "pem"});
     let token = [("X-Vault-Token", token)];
     vault.call("POST", "/v1/pki/sign/kubelet-client", &token, Some(&body)).await?;
-    durable(disk.path(), "archive", 5).map_err(text)?;
-    durable(disk.path(), "published", 4).map_err(text)?;
+    durable(disk.path(), COMMIT).map_err(text)?;
     Ok(begun.elapsed().as_secs_f64() * 1000.0)
 }
 
@@ -115,18 +114,52 @@ fn csr(name: &str) -> Result<String, String> {
     parameters.serialize_request(&key).and_then(|csr| csr.pem()).map_err(text)
 }
 
-/// A directory with that many files, all durable, and a link into it: what one commit costs.
-fn durable(disk: &Path, name: &str, files: usize) -> std::io::Result<()> {
-    let directory = disk.join(name);
-    std::fs::create_dir(&directory)?;
-    for number in 0..files {
-        let mut file = File::create(directory.join(number.to_string()))?;
-        file.write_all(&[0; 1500])?;
+/// What a fresh node makes durable before its first log-in, and what one commit makes durable:
+/// the agent's own directories and files. A name that ends in `/` is a directory.
+const BEFORE_LOGIN: &[&str] =
+    &["var/", "var/agent/", "var/certs/", "var/agent/nonce/", "var/agent/nonce/aws/", "nonce"];
+const COMMIT: &[&str] = &[
+    "records",
+    "archive/",
+    "archive/name/",
+    "archive/name/1/",
+    "archive/name/1/cert",
+    "archive/name/1/key",
+    "archive/name/1/ca",
+    "archive/name/1/pair",
+    "archive/name/1/pinned",
+    "certs/",
+    "certs/name/",
+    "certs/name/1/",
+    "certs/name/1/cert",
+    "certs/name/1/key",
+    "certs/name/1/ca",
+    "certs/name/1/pair",
+    "certs/name/current",
+];
+
+/// Makes files and directories, each durable with the directory that it stands in where that does
+/// not become durable with the rest of a generation.
+fn durable(disk: &Path, names: &[&str]) -> std::io::Result<()> {
+    let sync = |path: &Path| File::open(path)?.sync_all();
+    for name in names {
+        let path = disk.join(name);
+        let parent = path.parent().unwrap_or(disk);
+        if name.ends_with('/') {
+            std::fs::create_dir(&path)?;
+            sync(&path)?;
+            sync(parent)?;
+            continue;
+        }
+        let mut file = File::create(&path)?;
+        file.write_all(&[0; 700])?;
         file.sync_all()?;
+        let last_of_its_directory = ["nonce", "records", "pinned", "pair", "current"];
+        if last_of_its_directory.iter().any(|last| name.ends_with(last)) {
+            sync(parent)?;
+        }
     }
-    File::open(&directory)?.sync_all()?;
-    std::os::unix::fs::symlink(name, disk.join(format!("{name}-link")))?;
-    File::open(disk)?.sync_all()
+    Ok(())
 }
 
 /// A client of one server.

@@ -316,7 +316,7 @@ fn is_requested(node: &Node, spec: &CertSpec) -> bool {
 /// Asks the agent for a new certificate, at once and within its budget.
 pub fn request_renewal(root: &Root, name: &str) -> Result<()> {
     root.make_dir(Path::new("/run/nodeagent/requests"), 0o700, None)?;
-    root.write_atomic(&request_path(name), b"", 0o600, None)
+    root.write_volatile(&request_path(name), b"", 0o600)
 }
 
 async fn commit(node: &Node, spec: &CertSpec, material: &Material) -> Result<Commit> {

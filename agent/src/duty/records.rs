@@ -150,6 +150,16 @@ impl Records {
         root.write_atomic(Path::new(PATH), &bytes, 0o600, None)
     }
 
+    /// The records without what is only told to people: when a duty last succeeded.
+    pub fn essence(&self) -> Records {
+        let mut essence = self.clone();
+        for duty in essence.duties.values_mut() {
+            duty.last_success = None;
+        }
+        essence.duties.retain(|_, duty| *duty != DutyRecord::default());
+        essence
+    }
+
     /// How a duty has fared.
     pub fn duty(&self, id: &DutyId) -> DutyRecord {
         self.duties.get(id).cloned().unwrap_or_default()

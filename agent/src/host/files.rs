@@ -123,15 +123,15 @@ impl Root {
         gid: Option<u32>,
     ) -> Result<()> {
         let place = self.place(path)?;
-        let temporary = place.temporary();
-        temporary.unlink()?;
-        let written = temporary.create(bytes, Access { mode, gid });
-        if let Err(error) = written.and_then(|()| temporary.rename(&place)) {
-            // The first error is the one to tell; what stays is removed by the next write.
-            temporary.unlink().ok();
-            return Err(error);
-        }
+        replace(&place, |temporary| temporary.create(bytes, Access { mode, gid }))?;
         place.fsync_dir()
+    }
+
+    /// The same for what a reboot clears anyway: readers see the old bytes or the new ones, and
+    /// nothing is made durable.
+    pub fn write_volatile(&self, path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+        let access = Access { mode, gid: None };
+        replace(&self.place(path)?, |temporary| temporary.write(bytes, access).map(|_| ()))
     }
 
     /// Makes a file that must not exist yet and fsyncs it, but not its directory: for files of
@@ -231,6 +231,18 @@ impl Root {
     fn place(&self, path: &Path) -> Result<Place> {
         Place::open(self.path(path))
     }
+}
+
+/// Makes a temporary file beside a place and renames it there.
+fn replace(place: &Place, make: impl FnOnce(&Place) -> Result<()>) -> Result<()> {
+    let temporary = place.temporary();
+    temporary.unlink()?;
+    let renamed = make(&temporary).and_then(|()| temporary.rename(place));
+    if renamed.is_err() {
+        // The first error is the one to tell; what stays is removed by the next write.
+        temporary.unlink().ok();
+    }
+    renamed
 }
 
 /// The user that owns what we write.

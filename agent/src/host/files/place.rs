@@ -47,8 +47,15 @@ impl Place {
         Place { dir: self.dir.clone(), name: name.to_owned(), full: self.full.with_file_name(name) }
     }
 
-    /// The cut between opening and writing leaves a torn file, as a crash there does.
+    /// A new file, durable.
     pub(super) fn create(&self, bytes: &[u8], access: Access) -> Result<()> {
+        let file = self.write(bytes, access)?;
+        rustix::fs::fsync(&file).map_err(|error| failed(&self.full, error))
+    }
+
+    /// A new file, not durable yet. The cut between opening and writing leaves a torn file, as a
+    /// crash there does.
+    pub(super) fn write(&self, bytes: &[u8], access: Access) -> Result<File> {
         let fail = |error| failed(&self.full, error);
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let flags = flags | OFlags::CLOEXEC;
@@ -59,7 +66,7 @@ impl Place {
         checkpoint(&self.full)?;
         file.write_all(bytes).map_err(|error| fail(super::errno(error)))?;
         grant(&file, access).map_err(fail)?;
-        rustix::fs::fsync(&file).map_err(fail)
+        Ok(file)
     }
 
     pub(super) fn make_dir(&self, access: Access) -> Result<()> {
