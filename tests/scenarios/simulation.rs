@@ -107,7 +107,10 @@ fn nodes_keep_every_invariant_through_months_of_faults() {
         begun.elapsed().as_secs(),
         run.seed
     );
-    assert_eq!(broken, 0, "invariants were broken; NODEAGENT_SEED=… of a line above lives it again");
+    assert_eq!(
+        broken, 0,
+        "invariants were broken; NODEAGENT_SEED=… of a line above lives it again"
+    );
 }
 
 /// One node's life from its seed.

@@ -75,14 +75,15 @@ impl Disk {
         std::fs::remove_file(self.ballast()).ok();
     }
 
-    /// Writes fail from now on, as after an error of the disk.
+    /// Writes fail from now on, as after an error of the disk. It is the mount that changes: the
+    /// file system itself refuses while somebody holds a file that was unlinked.
     pub(super) fn lock(&self) -> io::Result<()> {
-        self.mount(MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY)
+        self.mount(MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY)
     }
 
     /// Writes succeed again.
     pub(super) fn unlock(&self) -> io::Result<()> {
-        self.mount(MsFlags::MS_REMOUNT)
+        self.mount(MsFlags::MS_REMOUNT | MsFlags::MS_BIND)
     }
 
     fn ballast(&self) -> PathBuf {

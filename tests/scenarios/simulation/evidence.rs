@@ -92,7 +92,8 @@ pub(super) struct Certificate {
 /// What is published.
 #[derive(Clone, Debug)]
 pub(super) enum Found {
-    /// There is no such file, or it cannot be read.
+    /// There is no such file, or it cannot be read, and why.
+    #[allow(dead_code, reason = "it is read by whoever reads the report of a broken invariant")]
     Nothing(String),
     /// A leaf.
     Leaf(Leaf),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use nodeagent::agent::Agent;
 use nodeagent::duty::DutyId;
+use nodeagent::host::clock::Clock;
 use nodeagent::node::Node;
 use nodeagent::status::{Status, text};
 
@@ -72,7 +73,7 @@ impl Ledger {
 
     /// The records are lost: nobody can know what was acted on before.
     pub(super) fn forgive_acts(&mut self, world: &World) {
-        self.forgiven_acts = world.units.acts().len();
+        self.forgiven_acts = world.units.count();
     }
 
     /// Everything that can be seen now.
@@ -103,7 +104,7 @@ impl Ledger {
             certificates,
             served: world.consumer.serial(),
             mismatches: world.consumer.mismatches(),
-            acts: world.units.acts().split_off(self.forgiven_acts),
+            acts: world.units.acts_since(self.forgiven_acts),
             commits: self.commits.clone(),
             asked: self.asked.clone(),
             signed: self.signed.clone(),
@@ -194,6 +195,17 @@ impl Ledger {
             rests_until,
             found,
         }
+    }
+
+    /// Whether a consumer may start: every certificate fits and is valid by the node's clock.
+    pub(super) fn gate_is_open(&mut self, world: &World) -> bool {
+        let now = world.clock.now();
+        CERTIFICATES.iter().all(|name| match self.found(world, name) {
+            Found::Leaf(leaf) => {
+                leaf.fits.is_ok() && leaf.not_before <= now && now < leaf.not_after
+            }
+            Found::Nothing(_) => false,
+        })
     }
 
     /// What is published; verified anew only where a byte of it has changed.

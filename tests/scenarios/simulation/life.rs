@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use nodeagent::agent::{self, Agent, Decision};
-use nodeagent::config::load_gated;
 use nodeagent::duty::{self, DutyId, Facts, Records, Why};
-use nodeagent::host::clock::Clock as _;
 use nodeagent::node::{Node, Standing};
 use nodeagent::status;
 use serde_json::{Value, json};
@@ -29,6 +27,12 @@ const JUMP: SignedDuration = SignedDuration::from_hours(6);
 
 /// What cannot be done while Vault is away is done this much later.
 const LATER: SignedDuration = SignedDuration::from_hours(1);
+
+/// After this long the invariants are checked though nothing has happened.
+const LITTLE: SignedDuration = SignedDuration::from_mins(30);
+
+/// The status is published at every so many checks; what it says is checked at each.
+const PUBLISH_EVERY: u64 = 8;
 
 /// How often it is tried whether a look asks for the one effect that is under way.
 const LOOKS_AGAIN: f64 = 0.1;
@@ -71,6 +75,9 @@ pub(super) struct Life {
     accessors: u64,
     /// What the look after the last effect saw, and decided.
     seen: Option<(Facts, Decision)>,
+    /// When the invariants were checked last, unless something has happened since.
+    checked: Option<Timestamp>,
+    checks: u64,
     outcome: Outcome,
 }
 
@@ -96,6 +103,8 @@ impl Life {
             story: VecDeque::new(),
             accessors: 0,
             seen: None,
+            checked: None,
+            checks: 0,
             outcome: Outcome::default(),
         };
         life.ledger.weather.fair(life.world.now(), recovery_from(Blow::Reboot));
@@ -113,7 +122,7 @@ impl Life {
             }
         }
         self.outcome.issued = self.ledger.issued;
-        self.outcome.acts = self.world.units.acts().len();
+        self.outcome.acts = self.world.units.count();
         Ok(self.outcome)
     }
 
@@ -125,6 +134,7 @@ impl Life {
         // Where nothing has happened since the look after the last effect, that look stands.
         let (facts, decision) = match self.seen.take() {
             Some(seen) => seen,
+            None if self.is_checked_lately() => self.agent().look().await,
             None => self.look().await,
         };
         if decision.start.is_empty() {
@@ -158,6 +168,11 @@ impl Life {
         let (facts, decision) = self.agent().look().await;
         self.check(&facts);
         (facts, decision)
+    }
+
+    /// Nothing but a little time has passed since the invariants were checked.
+    fn is_checked_lately(&self) -> bool {
+        self.checked.is_some_and(|at| at.duration_until(self.world.now()) < LITTLE)
     }
 
     /// While effects are under way, a look asks for none of them, nor for an act beside an issue.
@@ -213,7 +228,8 @@ impl Life {
 
     /// Starts the agent as a new process.
     fn start(&mut self) -> Result<(), String> {
-        (self.agent, self.seen) = (None, None);
+        self.agent = None;
+        (self.seen, self.checked) = (None, None);
         self.outcome.starts += 1;
         self.ledger.started(self.world.now());
         self.node = self.world.node(derived(self.seed, 1000 + self.outcome.starts))?;
@@ -244,8 +260,12 @@ impl Life {
         self.take_log();
         let Some(agent) = &self.agent else { return };
         let shown = agent.status(facts);
-        // On a full disk the old status stays, and its age tells.
-        status::store(&self.node.root, &shown).ok();
+        self.checked = Some(self.world.now());
+        self.checks += 1;
+        if self.checks.is_multiple_of(PUBLISH_EVERY) {
+            // On a full disk the old status stays, and its age tells.
+            status::store(&self.node.root, &shown).ok();
+        }
         let evidence = self.ledger.observe(&self.world, agent, &self.node, Some(&shown));
         for (invariant, holds) in invariants::ALL {
             if self.outcome.broken.is_empty()
@@ -268,7 +288,7 @@ impl Life {
                 continue;
             }
             self.tell(format!("{change:?}"));
-            self.seen = None;
+            (self.seen, self.checked) = (None, None);
             match change {
                 Change::Begin(fault) => self.begin(fault).await?,
                 Change::End(fault) => self.end(fault).await?,

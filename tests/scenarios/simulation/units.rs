@@ -82,9 +82,18 @@ impl Recorder {
         self.away.store(false, Ordering::SeqCst);
     }
 
-    /// The jobs so far.
-    pub(super) fn acts(&self) -> Vec<Act> {
-        lock(&self.acts).clone()
+    /// How many jobs there were so far.
+    pub(super) fn count(&self) -> usize {
+        lock(&self.acts).len()
+    }
+
+    /// The last of the jobs that came after so many: a generation that came back after forty
+    /// others would have a number of its own.
+    pub(super) fn acts_since(&self, forgiven: usize) -> Vec<Act> {
+        const LAST: usize = 40;
+        let acts = lock(&self.acts);
+        let from = forgiven.max(acts.len().saturating_sub(LAST));
+        acts[from..].to_vec()
     }
 
     /// The unit comes up by itself: at boot, when its gate has opened.
