@@ -38,14 +38,16 @@ pub fn run(agent: &str, options: Options) -> Result<(), String> {
         .build()
         .map_err(|error| error.to_string())?;
     runtime.block_on(async {
+        let mut interrupt = words::Interrupt::listen()?;
         if options.real {
             let mut world = real::Real::open().await?;
             world.main_job()?;
-            return if options.once { Ok(()) } else { words::play(&mut world).await };
+            let ended = options.once || interrupt.is_there().await;
+            return if ended { Ok(()) } else { words::play(&mut world).await };
         }
         let mut world = models::Models::open(agent).await?;
         world.main_job()?;
-        if options.once {
+        if options.once || interrupt.is_there().await {
             return Ok(());
         }
         world.invite();

@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::{getpgrp, tcsetpgrp};
 use serde_json::Value;
 
 use super::say;
@@ -81,6 +83,7 @@ impl Real {
 
     fn shell(&self) -> Result<String, String> {
         let shell = self.node.machine.shell().map_err(text)?.status();
+        take_terminal_back();
         shell.map(|status| format!("the shell has ended: {status}")).map_err(|e| e.to_string())
     }
 
@@ -147,6 +150,18 @@ impl World for Real {
             }
             _ => return None,
         })
+    }
+}
+
+/// A shell takes the terminal for its own processes. This one, in a process namespace of its own,
+/// cannot give it back to ours, whose number it does not see.
+fn take_terminal_back() {
+    // The terminal would stop us for asking from the background.
+    let stop = SigSet::from(Signal::SIGTTOU);
+    if stop.thread_block().is_ok() {
+        // Where the input is no terminal nothing was taken.
+        tcsetpgrp(std::io::stdin(), getpgrp()).ok();
+        stop.thread_unblock().ok();
     }
 }
 

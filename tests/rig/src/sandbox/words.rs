@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::sync::mpsc;
 
 use serde_json::{Value, json};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::proxy::{Fault, Proxy};
 use crate::setup::Admin;
@@ -60,10 +61,10 @@ pub(super) async fn play(world: &mut impl World) -> Result<(), String> {
         print!("> ");
         io::stdout().flush().map_err(|error| error.to_string())?;
         // Listened to anew each time: what was typed for a shell is not meant for the sandbox.
-        let interrupt = tokio::signal::ctrl_c();
+        let mut interrupt = Interrupt::listen()?;
         let line = tokio::select! {
             line = lines.next() => line,
-            _ = interrupt => return Ok(()),
+            () = interrupt.next() => return Ok(()),
         };
         match line.as_deref().map(str::trim) {
             Some("quit" | "exit") => return Ok(()),
@@ -74,7 +75,10 @@ pub(super) async fn play(world: &mut impl World) -> Result<(), String> {
                 None => println!("{help}"),
             },
             // Input has ended: the sandbox goes on until Ctrl-C.
-            None => return tokio::signal::ctrl_c().await.map_err(|error| error.to_string()),
+            None => {
+                interrupt.next().await;
+                return Ok(());
+            }
         }
     }
 }
@@ -128,6 +132,40 @@ what to try next (type a word, Ctrl-C ends):
   revoke   revoke the agent's token
   tear     tear a published file
   log      what the agent logged";
+
+/// Ctrl-C, or SIGTERM. While somebody listens neither ends the process by itself, which would leave
+/// what was started running.
+pub(super) struct Interrupt {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Interrupt {
+    /// Listens from now on.
+    pub(super) fn listen() -> Result<Interrupt, String> {
+        let listen = |kind| signal(kind).map_err(|error| error.to_string());
+        let interrupt = listen(SignalKind::interrupt())?;
+        Ok(Interrupt { interrupt, terminate: listen(SignalKind::terminate())? })
+    }
+
+    /// Ends with the next one.
+    pub(super) async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+
+    /// Whether there was one already.
+    pub(super) async fn is_there(&mut self) -> bool {
+        tokio::select! {
+            biased;
+            () = self.next() => true,
+            // The main job blocks the runtime, which has to look at its signals first.
+            () = tokio::task::yield_now() => false,
+        }
+    }
+}
 
 /// Lines of standard input, read on a thread of their own, because a read cannot be cancelled; and
 /// only when one is asked for, because a shell may have the terminal meanwhile.
