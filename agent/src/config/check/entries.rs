@@ -11,7 +11,16 @@ use super::{Checker, text_of};
 impl Checker<'_> {
     pub(super) fn consumers(&mut self) -> Vec<ConsumerSpec> {
         let tables = &self.layers.file.consumer;
-        tables.iter().filter_map(|table| self.consumer(table)).collect()
+        let consumers: Vec<_> = tables.iter().filter_map(|table| self.consumer(table)).collect();
+        for (index, later) in consumers.iter().enumerate() {
+            let same = |earlier: &&ConsumerSpec| later.unit.is_some() && earlier.unit == later.unit;
+            if let Some(earlier) = consumers[..index].iter().find(same) {
+                let text =
+                    format!("is the unit of `{}` too; one consumer for a unit", earlier.name);
+                self.fault(&format!("consumer.{}.unit", later.name), text);
+            }
+        }
+        consumers
     }
 
     fn consumer(&mut self, table: &ConsumerTable) -> Option<ConsumerSpec> {

@@ -86,6 +86,10 @@ fn every_fault_names_its_line_what_was_found_and_what_to_do() {
             "10.toml:13: consumer.kubelet.unit: `kubelet` does not end in .service",
         ),
         (
+            add("[[consumer]]\nname = \"x\"\nunit = \"kubelet.service\"\n"),
+            "10.toml:13: consumer.x.unit: is the unit of `kubelet` too",
+        ),
+        (
             add("[[consumer]]\nname = \"x\"\nact = \"restart\"\n"),
             "consumer.x.act: needs the `unit`",
         ),
