@@ -126,7 +126,7 @@ async fn systemd_is_told_of_readiness_status_life_and_end() {
         first
     };
     assert_eq!(hear("READY=1").as_deref(), Some("READY=1"));
-    hear("STATUS=healthy; autonomy");
+    hear("STATUS=healthy; 23 h");
     for _ in 0..3 {
         hear("WATCHDOG=1");
     }
