@@ -66,16 +66,19 @@ async fn serving(options: NodeOptions) -> Option<Story> {
 }
 
 impl Story {
-    /// Waits until the kubelet is READY and serves what is committed, and the node is healthy.
+    /// Waits until the kubelet is READY and serves what is committed, and the node is healthy;
+    /// gives the serial.
     fn wait_serving(&self) -> String {
         let up = self.machine.wait_unit(KUBELET, "active", SOON);
         up.expect("the kubelet is READY");
         self.wait_healthy();
-        let committed = self.committed();
-        self.wait("the kubelet serves what is committed", || {
-            self.served().is_ok_and(|serial| serial == committed)
-        });
-        committed
+        // A status is as old as the agent's last look, so it is read again each time.
+        let serves = || self.served().ok().filter(|serial| *serial == self.committed());
+        let waited = rig::machine::wait_for("the kubelet serves what is committed", SOON, serves);
+        waited.unwrap_or_else(|error| {
+            let (served, committed) = (self.served(), self.committed());
+            panic!("{error}: {served:?}, not {committed}:\n{}", self.kubelet_log())
+        })
     }
 
     /// Waits until the status is healthy and every consumer's server certificate is proved.
@@ -83,11 +86,12 @@ impl Story {
         self.wait_status("health", |status| status["health"] == "healthy")
     }
 
-    /// Waits until the consumer was seen to serve the certificate on disk.
-    fn wait_proved(&self) -> Value {
+    /// Waits until the agent has seen the consumer serve this certificate, which is the one on
+    /// disk.
+    fn wait_proved(&self, expected: &str) -> Value {
         self.wait_status("proof of the serial on disk", |status| {
             let served = &status["consumers"][0]["served"];
-            served.is_string() && *served == serial(status, "kubelet-server").as_str()
+            *served == expected && serial(status, "kubelet-server") == expected
         })
     }
 
@@ -134,6 +138,12 @@ impl Story {
     fn problem(status: &Value, code: &str) -> Option<Value> {
         let problems = status["problems"].as_array()?;
         problems.iter().find(|problem| problem["code"] == code).cloned()
+    }
+
+    /// The end of what the kubelet logged.
+    fn kubelet_log(&self) -> String {
+        let lines = ["journalctl", "--unit", KUBELET, "--output=cat", "--lines=40"];
+        self.run(&lines)
     }
 
     /// A drop-in for a unit, in force at its next start or reload of systemd.

@@ -42,7 +42,7 @@ async fn an_agent_killed_around_a_restart_restarts_a_generation_once() {
     };
     story.drop_in(KUBELET, UNLIMITED);
     kill_in_the_middle(&story, 10);
-    let status = story.wait_proved();
+    let status = story.wait_healthy();
     let server = &status["certificates"][0];
     let generations = server["generation"].as_u64().expect("a number");
     let journal = story.machine.journal(KUBELET).expect("a journal");
@@ -57,18 +57,17 @@ async fn a_kubelet_that_starts_in_the_middle_of_a_rotation_serves_a_pair_that_fi
     let Some(story) = serving(NodeOptions::worker().with(UNBOUND)).await else {
         return;
     };
-    story.wait_serving();
+    let mut former = story.wait_serving();
     story.drop_in(KUBELET, UNLIMITED);
     let readers = Readers::start(&story.machine);
     let mut seed = seed();
     for _ in 0..6 {
-        let former = story.committed();
         story.renew();
         wait_a_random_time(&mut seed);
         story.run(&["systemctl", "restart", KUBELET]);
         let (serial, _) = story.wait_served_other(&former, SOON).expect("another serial");
-        story.wait_proved();
-        assert_eq!(serial, story.committed());
+        story.wait_proved(&serial);
+        former = serial;
     }
     readers.end();
     let restarts = story.machine.unit_property(KUBELET, "NRestarts").expect("a number");
@@ -92,11 +91,14 @@ fn kill_in_the_middle(story: &Story, times: u32) {
         });
         story.machine.wait_unit(AGENT, "active", SOON).expect("it is READY");
     }
-    story.wait_serving();
-    let former = story.committed();
+    story.wait("the last wish is fulfilled", || {
+        let wish = ["test", "-e", "/run/nodeagent/requests/kubelet-server"];
+        story.machine.exec(&wish).is_ok_and(|output| !output.status.success())
+    });
+    let former = story.wait_serving();
     story.renew();
-    story.wait_served_other(&former, SOON).expect("rotations go on");
-    story.wait_proved();
+    let (serial, _) = story.wait_served_other(&former, SOON).expect("rotations go on");
+    story.wait_proved(&serial);
     readers.end();
     assert_eq!(story.wait_healthy()["problems"], serde_json::json!([]));
 }

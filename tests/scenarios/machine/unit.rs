@@ -16,7 +16,7 @@ async fn the_sandbox_of_the_agent_leaves_little_exposed_and_the_job_done() {
     let Some(story) = serving(NodeOptions::worker().with(GROUP)).await else {
         return;
     };
-    story.wait_serving();
+    let former = story.wait_serving();
     for unit in [AGENT, GATE] {
         let report = story.run(&["systemd-analyze", "--no-pager", "security", unit]);
         let overall = report.lines().find(|line| line.contains("Overall exposure level"));
@@ -32,10 +32,9 @@ async fn the_sandbox_of_the_agent_leaves_little_exposed_and_the_job_done() {
     let complaints = format!("{}{}", output.stdout, output.stderr);
     assert!(output.status.success() && complaints.is_empty(), "{complaints}");
     // A rotation under the sandbox, to the end: key, signature, publication, probe.
-    let former = story.committed();
     story.renew();
-    story.wait_served_other(&former, SOON).expect("another serial");
-    assert_eq!(story.wait_proved()["problems"], serde_json::json!([]));
+    let (serial, _) = story.wait_served_other(&former, SOON).expect("another serial");
+    assert_eq!(story.wait_proved(&serial)["problems"], serde_json::json!([]));
     let key = "/var/lib/nodeagent-certs/kubelet/kubelet-server/current/key.pem";
     assert_eq!(story.run(&["stat", "--format=%U:%G %a", key]).trim(), "root:nogroup 640");
     let denied = story.run(&["journalctl", "--unit", AGENT, "--output=cat"]);
