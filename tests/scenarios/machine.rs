@@ -11,8 +11,10 @@ mod rotation;
 mod unit;
 
 use std::ops::{Deref, DerefMut};
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use rig::node::watch::serial;
 use rig::node::{KUBELET, Node, NodeOptions};
 use serde_json::Value;
@@ -81,6 +83,12 @@ impl Story {
         })
     }
 
+    /// What the kubelet serves as soon as it listens, which is after it has said READY.
+    fn wait_served(&self) -> String {
+        let served = rig::machine::wait_for("the kubelet serves", SOON, || self.served().ok());
+        served.unwrap_or_else(|error| panic!("{error}:\n{}", self.kubelet_log()))
+    }
+
     /// Waits until the status is healthy and every consumer's server certificate is proved.
     fn wait_healthy(&self) -> Value {
         self.wait_status("health", |status| status["health"] == "healthy")
@@ -138,6 +146,16 @@ impl Story {
     fn problem(status: &Value, code: &str) -> Option<Value> {
         let problems = status["problems"].as_array()?;
         problems.iter().find(|problem| problem["code"] == code).cloned()
+    }
+
+    /// When a certificate of the kubelet was committed: the instant at which its link was put in
+    /// place. The clock of a file system is late by a tick of the kernel at most, never ahead.
+    fn committed_at(&self, certificate: &str) -> Timestamp {
+        let path = format!("var/lib/nodeagent-certs/kubelet/{certificate}/current");
+        let link = std::fs::symlink_metadata(self.machine.root().join(path));
+        let link = link.expect("the link is there");
+        let nanos = i128::from(link.ctime()) * 1_000_000_000 + i128::from(link.ctime_nsec());
+        Timestamp::from_nanosecond(nanos).expect("an instant")
     }
 
     /// The end of what the kubelet logged.
