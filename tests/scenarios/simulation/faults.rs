@@ -187,6 +187,7 @@ impl World {
             }
             Blow::AuthorityChanged => {
                 if let Some(root) = self.authorities.next.take() {
+                    self.believe(root.1.clone());
                     self.sign_with(root).await?;
                 }
             }

@@ -51,8 +51,8 @@ const SEALED_PER_HOUR: usize = 3 * 120 + 20;
 /// What starting an agent may add: a look-up and a log-in, each tried anew with its backoff.
 const REQUESTS_PER_START: usize = 12;
 
-/// Effects of an hour: as many as requests, since hardly one makes none.
-const EFFECTS_PER_HOUR: usize = 200;
+/// Effects of an hour: as many as requests of a sealed Vault, since hardly one makes none.
+const EFFECTS_PER_HOUR: usize = SEALED_PER_HOUR;
 
 /// Three generations are kept, and three kills in the middle of publications are the most between
 /// two that succeed.

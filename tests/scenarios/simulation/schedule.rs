@@ -146,8 +146,9 @@ fn fault(random: &mut Random) -> (Fault, SignedDuration) {
     let starts = [Start::Late, Start::Fails, Start::Fails, Start::Hangs];
     let hour = random.pick(&[3600, -3600, 90, -90, 20, -20, 86_400]);
     let (shortest, longest, fault) = random.weighted(&[
-        (24, (2.0 * MINUTE, 3.0 * DAY, Fault::Away)),
-        (8, (2.0 * MINUTE, 8.0 * HOUR, Fault::Sealed)),
+        (16, (2.0 * MINUTE, 12.0 * HOUR, Fault::Away)),
+        (4, (12.0 * HOUR, 3.0 * DAY, Fault::Away)),
+        (8, (2.0 * MINUTE, 4.0 * HOUR, Fault::Sealed)),
         (4, (MINUTE, 8.0 * HOUR, Fault::Failing(503))),
         (4, (MINUTE, 8.0 * HOUR, Fault::Failing(500))),
         (4, (MINUTE, 4.0 * HOUR, Fault::Throttled)),
