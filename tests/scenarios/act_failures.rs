@@ -95,6 +95,38 @@ async fn without_a_former_certificate_the_new_one_stays_and_the_failure_is_told(
 }
 
 #[tokio::test]
+async fn nobody_goes_back_to_a_certificate_that_has_expired() {
+    let options = brief(6, 2).with(&kubelet("act = \"restart\"\nlimit = \"60s\""));
+    let (stage, agent) = serving(options).await;
+    let long = "[[certificate]]\nname = \"kubelet-server\"\nttl = \"24h\"\n";
+    reconfigure(&stage, &agent, long);
+    // The job fails when the former certificate has ended.
+    let life = std::time::Duration::from_secs(8);
+    let late = Behaviour::Slow(life, Box::new(Behaviour::Fails));
+    stage.systemd.behave(KUBELET, late);
+    let (_, after) = renew(&stage);
+    wait_problem(&stage, "restart-failed");
+    assert_eq!(serial(&stage), after, "the new one stays");
+    assert!(stage.certificate(SERVER)["quarantined"].is_null());
+}
+
+#[tokio::test]
+async fn a_systemd_that_does_not_answer_is_left_after_seconds() {
+    let (stage, agent) = serving(restarted()).await;
+    let path = stage.path("mute");
+    let mute = std::os::unix::net::UnixListener::bind(&path).expect("a socket");
+    let bus = format!("[systemd]\nbus = \"unix:path={}\"\n", path.display());
+    reconfigure(&stage, &agent, &bus);
+    let (_, after) = renew(&stage);
+    let text = told(&wait_problem(&stage, "systemd-unreachable"));
+    assert!(text.contains("no answer within"), "{text}");
+    drop(mute);
+    reconfigure(&stage, &agent, "");
+    wait(&stage, "act", |_| stage.consumer("kubelet")["served"] == *after);
+    assert_eq!(issues(&stage), 2, "no issue storm");
+}
+
+#[tokio::test]
 async fn a_job_that_hangs_is_left_after_its_limit() {
     let (stage, agent) = serving(restarted()).await;
     stage.systemd.behave(KUBELET, Behaviour::Hangs);

@@ -55,6 +55,7 @@ async fn a_running_node_whose_clock_jumps_keeps_what_it_has_and_asks_for_nothing
         let serial = ask_renewal(&stage);
         held(&stage);
         look_again(&stage, &agent);
+        held(&stage);
         assert_eq!((issues(&stage), tree(&stage, PUBLISHED)), (1, before));
         assert_eq!(stage.status()["health"], "degraded");
         assert!(stage.kubelet.is_running());
