@@ -27,14 +27,14 @@ async fn the_kubelet_of_a_new_node_starts_when_its_certificates_are_there() {
     assert!(machine.journal(GATE).expect("a journal").contains("waiting: "), "the gate tells why");
 
     let status = machine.unit_property(AGENT, "StatusText").expect("a property");
-    assert!(status.starts_with("healthy; autonomy"), "{status}");
+    assert!(status.starts_with("healthy; "), "{status}");
     let screen = story.verb(&["status"]).expect("the verb runs");
     assert_eq!(screen.status.code(), Some(0), "{}{}", screen.stdout, screen.stderr);
     assert!(screen.stdout.contains("is healthy"), "{}", screen.stdout);
     assert!(screen.stdout.contains(&serial[..11]), "{}", screen.stdout);
     let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"];
     let asked = [&nobody[..], &["nodeagent", "status"]].concat();
-    assert_eq!(story.run(&asked), screen.stdout, "the same for an ordinary user");
+    assert!(story.run(&asked).contains(&serial[..11]), "an ordinary user sees it too");
     let token = [&nobody[..], &["cat", "/run/nodeagent/token"]].concat();
     assert!(!machine.exec(&token).expect("exec").status.success(), "the token is for root");
 
