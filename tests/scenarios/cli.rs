@@ -74,7 +74,7 @@ async fn status_of_an_agent_that_died_is_told_with_its_age() {
 /// Makes the last look so many seconds older.
 fn age(stage: &Stage, seconds: i64) {
     let mut status = stage.status();
-    let looked = jiff::Timestamp::now() - jiff::SignedDuration::from_secs(seconds);
+    let looked = stage.clock.now() - jiff::SignedDuration::from_secs(seconds);
     status["agent"]["looked"] = json!(looked.to_string());
     let written = stage.write("/run/nodeagent/status.json", status.to_string().as_bytes());
     written.expect("it is written");

@@ -296,10 +296,8 @@ pub(crate) fn random(seed: &mut u64, bound: u64) -> u64 {
 /// A seed for a story, printed so that a failure can be played again: NODEAGENT_SEED sets it.
 pub(crate) fn seed() -> u64 {
     let given = std::env::var("NODEAGENT_SEED").ok();
-    let seed = given.and_then(|text| text.parse().ok()).unwrap_or_else(|| {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        now.map_or(0, |since| since.as_micros() as u64)
-    });
+    let given = given.and_then(|text| text.parse().ok());
+    let seed = given.unwrap_or_else(|| rig::clock::ModelClock::real().micros());
     println!("NODEAGENT_SEED={seed}");
     seed
 }

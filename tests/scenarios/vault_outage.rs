@@ -45,7 +45,7 @@ async fn a_token_that_ended_in_an_outage_is_replaced_by_a_log_in() {
         stage.proxy.set(Fault::Refuse);
         let ends = status["vault"]["expires"].as_str().map(str::to_owned);
         until("the token's end", || {
-            let now = jiff::Timestamp::now().to_string();
+            let now = stage.clock.now().to_string();
             ends.as_deref().is_some_and(|ends| *ends < *now)
         });
         wait_problem(&stage, "vault-unreachable");
