@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use nodeagent::agent::{self, Agent, Decision};
+use nodeagent::agent::{self, Agent};
 use nodeagent::duty::{self, DutyId, Facts, Records, Why};
 use nodeagent::node::{Node, Standing};
 use nodeagent::status;
@@ -28,8 +28,8 @@ const JUMP: SignedDuration = SignedDuration::from_hours(6);
 /// What cannot be done while Vault is away is done this much later.
 const LATER: SignedDuration = SignedDuration::from_hours(1);
 
-/// After this long the invariants are checked though nothing has happened.
-const LITTLE: SignedDuration = SignedDuration::from_mins(30);
+/// After this long a look is taken, and the invariants are checked, though nothing has happened.
+const LITTLE: SignedDuration = SignedDuration::from_mins(40);
 
 /// The status is published at every so many checks; what it says is checked at each.
 const PUBLISH_EVERY: u64 = 8;
@@ -73,8 +73,8 @@ pub(super) struct Life {
     log: Log,
     story: VecDeque<String>,
     accessors: u64,
-    /// What the look after the last effect saw, and decided.
-    seen: Option<(Facts, Decision)>,
+    /// What the look after the last effect saw.
+    seen: Option<Facts>,
     /// When the invariants were checked last, unless something has happened since.
     checked: Option<Timestamp>,
     checks: u64,
@@ -131,14 +131,18 @@ impl Life {
         if self.let_consumer_come_up() {
             self.seen = None;
         }
-        // Where nothing has happened since the look after the last effect, that look stands.
-        let (facts, decision) = match self.seen.take() {
-            Some(seen) => seen,
-            None if self.is_checked_lately() => self.agent().look().await,
+        // Where nothing but time has passed since the look after the last effect, it would see
+        // the same: what it saw is decided upon anew.
+        let facts = match self.seen.take() {
+            Some(facts) => facts,
             None => self.look().await,
         };
+        let (node, none) = (self.node.clone(), BTreeSet::new());
+        let now = node.clock.now();
+        let decision = agent::decide(&node.config, &facts, self.agent().records(), &none, now);
         if decision.start.is_empty() {
             self.jump(decision.next);
+            self.seen = Some(facts).filter(|facts| self.is_seen_still(facts));
             return Ok(());
         }
         let mut begun = Vec::new();
@@ -164,15 +168,18 @@ impl Life {
     }
 
     /// A look of the agent, and every invariant held against it.
-    async fn look(&mut self) -> (Facts, Decision) {
-        let (facts, decision) = self.agent().look().await;
+    async fn look(&mut self) -> Facts {
+        let (facts, _) = self.agent().look().await;
         self.check(&facts);
-        (facts, decision)
+        facts
     }
 
-    /// Nothing but a little time has passed since the invariants were checked.
-    fn is_checked_lately(&self) -> bool {
-        self.checked.is_some_and(|at| at.duration_until(self.world.now()) < LITTLE)
+    /// Whether a look would see the same though time has passed: not long, nothing that time
+    /// alone can change, and nothing wrong with what is published.
+    fn is_seen_still(&self, facts: &Facts) -> bool {
+        let lately = self.checked.is_some_and(|at| at.duration_until(self.world.now()) < LITTLE);
+        let held = facts.certificates.values().all(|fact| fact.held().is_some());
+        lately && held && !matches!(self.ledger.weather.fault, Some(Fault::Drift(_)))
     }
 
     /// While effects are under way, a look asks for none of them, nor for an act beside an issue.
