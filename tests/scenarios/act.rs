@@ -141,6 +141,26 @@ async fn an_agent_killed_at_any_moment_acts_at_most_once_for_a_generation() {
     assert!(restarts(&stage) >= 1);
 }
 
+#[tokio::test]
+async fn an_agent_killed_while_a_restart_is_under_way_does_not_restart_again() {
+    let (stage, agent) = serving(never_rereads().with(&kubelet("act = \"restart\""))).await;
+    let consumer = stage.kubelet.clone();
+    let slow = Behaviour::run(move || consumer.restart());
+    let moment = std::time::Duration::from_millis(300);
+    stage.systemd.behave(KUBELET, Behaviour::Slow(moment, Box::new(slow)));
+    let (_, after) = renew(&stage);
+    assert!(stage.systemd.wait_for("RestartUnit", KUBELET, 1, SOON));
+    agent.kill().expect("it is killed");
+    until("end of the job", || {
+        stage.kubelet.serial().as_ref() == Some(&after)
+            && stage.systemd.state(KUBELET) == Some(ActiveState::Active)
+    });
+    let agent = stage.run().expect("the agent starts");
+    wait_proved(&stage);
+    look_again(&stage, &agent);
+    assert_eq!(restarts(&stage), 1);
+}
+
 /// Asks for a new certificate, kills the agent so much later and starts another.
 fn kill_in_rotation(stage: &Stage, agent: Running, millis: u64) -> Running {
     ask_renewal(stage);

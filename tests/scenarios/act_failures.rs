@@ -89,8 +89,7 @@ async fn without_a_former_certificate_the_new_one_stays_and_the_failure_is_told(
     wait_problem(&stage, "restart-failed");
     assert_eq!(stage.certificate(SERVER)["generation"], 1);
     assert_eq!(stage.certificate(SERVER)["state"], "good");
-    look_again(&stage, &agent);
-    assert_eq!(issues(&stage), 1);
+    stays(&stage, &agent, 1);
     assert_eq!(stage.systemd.count("RestartUnit", KUBELET), 1);
 }
 

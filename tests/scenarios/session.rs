@@ -143,7 +143,8 @@ async fn a_login_role_that_vault_does_not_have_is_told_with_its_path() {
     let _agent = stage.run().expect("the agent starts");
     let text = told(&wait_problem(&stage, "login-refused"));
     assert!(text.contains("auth/aws/role/nobody"), "{text}");
-    assert_eq!(logins(&stage), 1, "no hammering");
+    assert_eq!(logins(&stage), 1);
+    crate::nonce::assert_waits(&stage);
 }
 
 #[tokio::test]
