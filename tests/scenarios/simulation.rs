@@ -16,6 +16,7 @@ mod invariants;
 mod ledger;
 mod life;
 mod random;
+mod sabotage;
 mod schedule;
 mod units;
 mod weather;
@@ -133,7 +134,9 @@ fn live(seed: u64, days: u64, disk: Disk) -> Result<Outcome, String> {
             let death = birth + SignedDuration::from_hours(24 * i64::try_from(days).unwrap_or(1));
             let plan = schedule::plan(&mut random, birth, death);
             let world = World::new(kind, disk, birth).await?;
-            Life::new(world, plan, seed, log)?.live(death).await
+            let mut life = Life::new(world, plan, seed, log)?;
+            life.live(death).await?;
+            Ok(life.outcome())
         })
     })
 }

@@ -2,6 +2,8 @@
 //! its end before the next, the invariants checked after each, and the clock moved to the next
 //! instant at which anything can happen.
 
+mod fate;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,22 +13,18 @@ use nodeagent::agent::{self, Agent};
 use nodeagent::duty::{self, DutyId, Facts, Records, Why};
 use nodeagent::node::{Node, Standing};
 use nodeagent::status;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::clock::lock;
-use super::faults::{CERTIFICATES, leaves_vault_to_its_administrator};
 use super::invariants;
 use super::ledger::Ledger;
 use super::random::{Random, derived};
 use super::schedule::{Blow, Change, Fault};
-use super::weather::{recovery, recovery_from};
+use super::weather::recovery_from;
 use super::world::World;
 
 /// The clock never jumps further, so that what only time changes is seen.
 const JUMP: SignedDuration = SignedDuration::from_hours(6);
-
-/// What cannot be done while Vault is away is done this much later.
-const LATER: SignedDuration = SignedDuration::from_hours(1);
 
 /// After this long a look is taken, and the invariants are checked, though nothing has happened.
 const LITTLE: SignedDuration = SignedDuration::from_mins(40);
@@ -62,7 +60,7 @@ pub(super) type Log = Arc<Mutex<Vec<u8>>>;
 
 /// A life in progress.
 pub(super) struct Life {
-    world: World,
+    pub(super) world: World,
     node: Arc<Node>,
     agent: Option<Agent>,
     ledger: Ledger,
@@ -113,7 +111,7 @@ impl Life {
     }
 
     /// Lives until an instant, or until an invariant is broken.
-    pub(super) async fn live(mut self, until: Timestamp) -> Result<Outcome, String> {
+    pub(super) async fn live(&mut self, until: Timestamp) -> Result<(), String> {
         while self.world.now() < until && self.outcome.broken.is_empty() {
             self.fate().await?;
             match self.agent.is_some() {
@@ -121,9 +119,13 @@ impl Life {
                 false => self.jump(None),
             }
         }
-        self.outcome.issued = self.ledger.issued;
-        self.outcome.acts = self.world.units.count();
-        Ok(self.outcome)
+        Ok(())
+    }
+
+    /// What it came to.
+    pub(super) fn outcome(self) -> Outcome {
+        let (issued, acts) = (self.ledger.issued, self.world.units.count());
+        Outcome { issued, acts, ..self.outcome }
     }
 
     /// One turn of the agent's loop.
@@ -285,121 +287,6 @@ impl Life {
                 self.outcome.broken.push(Broken { invariant, at, text, story });
             }
         }
-    }
-
-    /// Everything that the plan says for now or before.
-    async fn fate(&mut self) -> Result<(), String> {
-        while let Some((_, change)) = self.plan.pop_front_if(|(at, _)| *at <= self.world.now()) {
-            if self.needs_vault(change) {
-                self.postpone(change);
-                continue;
-            }
-            self.tell(format!("{change:?}"));
-            (self.seen, self.checked) = (None, None);
-            match change {
-                Change::Begin(fault) => self.begin(fault).await?,
-                Change::End(fault) => self.end(fault).await?,
-                Change::Blow(blow) => self.blow(blow).await?,
-            }
-            self.world.model.server().clear_log();
-        }
-        Ok(())
-    }
-
-    /// Whether this is a change that nobody can make now.
-    fn needs_vault(&self, change: Change) -> bool {
-        let Some(fault) = &self.ledger.weather.fault else { return false };
-        let of_administrator = matches!(
-            change,
-            Change::Blow(
-                Blow::EntryDeleted
-                    | Blow::TokenRevoked
-                    | Blow::AuthorityAdded
-                    | Blow::AuthorityChanged
-                    | Blow::AuthorityDropped
-                    | Blow::RecordsTorn
-                    | Blow::Reboot
-            )
-        );
-        of_administrator && !leaves_vault_to_its_administrator(fault)
-            || matches!(fault, Fault::Stopped) && matches!(change, Change::Blow(_))
-    }
-
-    fn postpone(&mut self, change: Change) {
-        let at = self.world.now() + LATER;
-        let place = self.plan.partition_point(|(other, _)| *other <= at);
-        self.plan.insert(place, (at, change));
-    }
-
-    async fn begin(&mut self, fault: Fault) -> Result<(), String> {
-        let now = self.world.now();
-        if matches!(fault, Fault::DiskFull | Fault::DiskReadOnly) && !self.world.disk.has_faults() {
-            return Ok(());
-        }
-        self.ledger.weather.foul(now, fault);
-        match fault {
-            Fault::ClockStep(_) => self.ledger.excuse_the_budget(now),
-            Fault::Foreign => drop(self.ledger.torn.insert(CERTIFICATES[0])),
-            Fault::Stopped => self.agent = None,
-            _ => {}
-        }
-        self.kept = self.world.begin(fault).await?;
-        Ok(())
-    }
-
-    async fn end(&mut self, fault: Fault) -> Result<(), String> {
-        if self.ledger.weather.fault != Some(fault) {
-            return Ok(());
-        }
-        let kept = self.kept.take();
-        self.world.end(fault, kept).await?;
-        let now = self.world.now();
-        self.ledger.weather.fair(now, recovery(&fault));
-        match fault {
-            Fault::ClockStep(_) => self.ledger.excuse_the_budget(now),
-            Fault::Stopped => self.boot()?,
-            _ => {}
-        }
-        Ok(())
-    }
-
-    async fn blow(&mut self, blow: Blow) -> Result<(), String> {
-        let now = self.world.now();
-        self.world.strike(blow, &mut self.random).await?;
-        match blow {
-            Blow::Restart => self.start()?,
-            Blow::KillAt(place) => self.world.clock.kill.arm(Some(place)),
-            Blow::Reboot => self.boot()?,
-            Blow::TokenRevoked => self.revoke().await?,
-            Blow::Torn | Blow::Unlinked | Blow::LinkLost => self.ledger.torn.extend(CERTIFICATES),
-            Blow::RecordsTorn => {
-                self.ledger.excuse_the_budget(now);
-                self.ledger.forgive_acts(&self.world);
-                self.start()?;
-            }
-            _ => {}
-        }
-        // In foul weather a blow changes nothing; in fair weather the recovery begins anew.
-        if self.ledger.weather.fault.is_none() {
-            self.ledger.weather.fair(now, recovery_from(blow));
-        }
-        Ok(())
-    }
-
-    /// The machine boots: what is in memory and in /run is gone.
-    fn boot(&mut self) -> Result<(), String> {
-        self.world.consumer.stop();
-        std::fs::remove_dir_all(self.world.path("run/nodeagent")).ok();
-        self.world.clock.boot();
-        self.start()
-    }
-
-    async fn revoke(&mut self) -> Result<(), String> {
-        if let Some((session, _)) = self.node.session.get() {
-            let body = json!({ "token": session.token.expose() });
-            self.world.admin.write("auth/token/revoke", &body).await?;
-        }
-        Ok(())
     }
 
     /// Moves the clock to the next instant at which anything is due, or is planned.
