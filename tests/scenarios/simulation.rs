@@ -86,6 +86,9 @@ fn nodes_keep_every_invariant_through_months_of_faults() {
         for _ in 0..threads {
             scope.spawn(|| {
                 let own_mounts = disk::own_mounts();
+                if !own_mounts {
+                    println!("simulation: not root: no disk is full or read-only");
+                }
                 loop {
                     let number = next.fetch_add(1, Ordering::SeqCst);
                     if number >= run.lives {

@@ -185,7 +185,7 @@ impl Ledger {
         let rests_until = match (&found, rolled_back) {
             (Found::Leaf(leaf), Some(back)) => {
                 let left = back.duration_until(leaf.not_after);
-                Some(back + HOUR.max(left / 2))
+                Some(back + left / 2)
             }
             _ => None,
         };
