@@ -61,7 +61,7 @@ impl Run {
         let (seed, node_days) = (number("NODEAGENT_SEED"), number("NODEAGENT_NODE_DAYS"));
         let alone = seed.is_some() && node_days.is_none();
         let node_days = node_days.unwrap_or(if alone { DAYS_OF_LIFE } else { NODE_DAYS });
-        let drawn = || u64::try_from(Timestamp::now().as_microsecond()).unwrap_or(1);
+        let drawn = || rand::random::<u64>();
         Run {
             seed: seed.unwrap_or_else(drawn),
             lives: node_days.div_ceil(DAYS_OF_LIFE),

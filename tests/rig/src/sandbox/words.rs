@@ -133,19 +133,23 @@ what to try next (type a word, Ctrl-C ends):
   tear     tear a published file
   log      what the agent logged";
 
-/// Ctrl-C, or SIGTERM. While somebody listens neither ends the process by itself, which would leave
+/// Ctrl-C, SIGTERM, or a terminal that was closed. While somebody listens none ends the process by itself, which would leave
 /// what was started running.
 pub(super) struct Interrupt {
     interrupt: Signal,
     terminate: Signal,
+    hangup: Signal,
 }
 
 impl Interrupt {
     /// Listens from now on.
     pub(super) fn listen() -> Result<Interrupt, String> {
         let listen = |kind| signal(kind).map_err(|error| error.to_string());
-        let interrupt = listen(SignalKind::interrupt())?;
-        Ok(Interrupt { interrupt, terminate: listen(SignalKind::terminate())? })
+        Ok(Interrupt {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
     }
 
     /// Ends with the next one.
@@ -153,6 +157,7 @@ impl Interrupt {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+            _ = self.hangup.recv() => {}
         }
     }
 
