@@ -133,8 +133,8 @@ what to try next (type a word, Ctrl-C ends):
   tear     tear a published file
   log      what the agent logged";
 
-/// Ctrl-C, SIGTERM, or a terminal that was closed. While somebody listens none ends the process by itself, which would leave
-/// what was started running.
+/// Ctrl-C, SIGTERM, or a terminal that was closed. While somebody listens none ends the process by
+/// itself, which would leave what was started running.
 pub(super) struct Interrupt {
     interrupt: Signal,
     terminate: Signal,
