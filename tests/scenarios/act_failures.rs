@@ -91,6 +91,26 @@ async fn without_a_former_certificate_the_new_one_stays_and_the_failure_is_told(
     assert_eq!(stage.certificate(SERVER)["state"], "good");
     stays(&stage, &agent, 1);
     assert_eq!(stage.systemd.count("RestartUnit", KUBELET), 1);
+    wait_problem(&stage, "restart-failed");
+    // Once a person has brought it up, it is proved as any other.
+    stage.start_kubelet().expect("the consumer starts");
+    agent.reload().expect("it runs");
+    wait_healthy(&stage);
+    assert_eq!(stage.consumer("kubelet")["served"], serial(&stage));
+}
+
+#[tokio::test]
+async fn a_consumer_that_goes_on_serving_something_else_is_restarted_once() {
+    let (stage, agent) = serving(restarted()).await;
+    // Nothing to go back to.
+    let archive = stage.path("/var/lib/nodeagent/archive/kubelet-server");
+    std::fs::remove_dir_all(archive).expect("it was there");
+    stage.kubelet.set_mode(Mode::ServesOther);
+    ask_renewal(&stage);
+    wait_problem(&stage, "not-served");
+    stays(&stage, &agent, 2);
+    assert_eq!(stage.systemd.count("RestartUnit", KUBELET), 1);
+    wait_problem(&stage, "not-served");
 }
 
 #[tokio::test]

@@ -237,6 +237,12 @@ impl Case<'_> {
                 let error = Error::new(Code::RestartFailed, "its unit failed after its act");
                 return self.go_back(error, records).await;
             }
+            // There was nothing to go back to. It stays told until the unit is up, or stopped.
+            (Active::Failed, Some(_)) => {
+                let unit = self.spec.unit.as_deref().unwrap_or_default();
+                return Err(Error::new(Code::RestartFailed, "its unit has failed since its act")
+                    .advise(format!("systemctl status {unit}; journalctl -u {unit}")));
+            }
             // Its own start reads the new files; one that was stopped is not ours to start.
             (Active::Inactive | Active::Failed, _) => return Ok(self.adopted(None, None)),
         }
