@@ -68,7 +68,7 @@ async fn a_kubelet_that_starts_in_the_middle_of_a_rotation_serves_a_pair_that_fi
         let (serial, _) = story.wait_served_other(&former, SOON).expect("another serial");
         // Not the proof: a kubelet that was down when the agent looked reads the new files anyway.
         story.wait_status("the serial on disk", |status| {
-            status["consumers"][0]["state"] == "current"
+            status["health"] == "healthy"
                 && rig::node::watch::serial(status, "kubelet-server") == serial
         });
         former = serial;
