@@ -168,7 +168,7 @@ impl Consumer {
         let key = self.shared.served.key.read();
         let key = key.unwrap_or_else(std::sync::PoisonError::into_inner).clone()?;
         let (_, parsed) = x509_parser::parse_x509_certificate(key.cert.first()?).ok()?;
-        Some(parsed.raw_serial_as_string())
+        Some(crate::pki::serial_text(parsed.raw_serial()))
     }
 
     /// How many TLS handshakes began with it: probes and clients alike.

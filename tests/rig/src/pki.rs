@@ -96,6 +96,18 @@ impl Ca {
     }
 }
 
+/// A serial number as Vault prints it, `3f:a1:…`: DER puts a zero byte before a number whose first
+/// bit is set, and Vault does not.
+#[must_use]
+pub fn serial_text(raw: &[u8]) -> String {
+    let number = match raw {
+        [0, rest @ ..] if !rest.is_empty() => rest,
+        all => all,
+    };
+    let bytes: Vec<String> = number.iter().map(|byte| format!("{byte:02x}")).collect();
+    bytes.join(":")
+}
+
 fn san(name: &str) -> SanType {
     match name.parse() {
         Ok(address) => SanType::IpAddress(address),
@@ -117,4 +129,16 @@ pub fn server_config(leaf: &Leaf) -> Result<ServerConfig, String> {
         .with_no_client_auth()
         .with_single_cert(chain, key)
         .map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_serial_is_written_without_the_zero_of_its_encoding() {
+        assert_eq!(serial_text(&[0, 0xb9, 0x34]), "b9:34");
+        assert_eq!(serial_text(&[0x0a, 0x00, 0x1b]), "0a:00:1b");
+        assert_eq!(serial_text(&[0]), "00");
+    }
 }

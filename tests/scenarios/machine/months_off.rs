@@ -102,7 +102,7 @@ fn published(story: &Story) -> (String, Timestamp) {
     let (_, pem) = x509_parser::pem::parse_x509_pem(&pem).expect("it is PEM");
     let leaf = pem.parse_x509().expect("a certificate");
     let end = Timestamp::from_second(leaf.validity().not_after.timestamp());
-    (leaf.raw_serial_as_string(), end.expect("an instant"))
+    (rig::pki::serial_text(leaf.raw_serial()), end.expect("an instant"))
 }
 
 /// The wall clock at an instant of the clock that systemd stamps units by.

@@ -199,7 +199,7 @@ pub(super) fn pair(cert: &[u8], key: &[u8]) -> Result<CertifiedKey, String> {
 fn serial(key: &CertifiedKey) -> Result<String, String> {
     let leaf = key.cert.first().ok_or("cert.pem: no certificate")?;
     let (_, leaf) = x509_parser::parse_x509_certificate(leaf).map_err(|e| e.to_string())?;
-    Ok(leaf.raw_serial_as_string())
+    Ok(rig::pki::serial_text(leaf.raw_serial()))
 }
 
 fn read(path: &Path) -> Result<(File, Vec<u8>), String> {

@@ -164,7 +164,7 @@ fn leaf(current: &Path, expected: &Expected<'_>) -> Result<Leaf, String> {
     let instant = |at: x509_parser::time::ASN1Time| Timestamp::from_second(at.timestamp());
     Ok(Leaf {
         generation,
-        serial: parsed.raw_serial_as_string(),
+        serial: rig::pki::serial_text(parsed.raw_serial()),
         not_before: instant(parsed.validity().not_before).map_err(|error| error.to_string())?,
         not_after: instant(parsed.validity().not_after).map_err(|error| error.to_string())?,
         fits,
@@ -186,7 +186,7 @@ fn signed_by_one_of(
             return Ok(());
         }
     }
-    Err(format!("no authority signed {}", leaf.raw_serial_as_string()))
+    Err(format!("no authority signed {}", rig::pki::serial_text(leaf.raw_serial())))
 }
 
 fn ours(leaf: &X509Certificate<'_>, expected: &Expected<'_>) -> Result<(), String> {

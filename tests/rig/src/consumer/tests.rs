@@ -73,7 +73,7 @@ fn shown(consumer: &Consumer, ca: &Ca) -> Result<String, String> {
     }
     let chain = tls.peer_certificates().expect("it showed one");
     let (_, parsed) = x509_parser::parse_x509_certificate(&chain[0]).expect("a certificate");
-    Ok(parsed.raw_serial_as_string())
+    Ok(crate::pki::serial_text(parsed.raw_serial()))
 }
 
 #[test]

@@ -36,7 +36,7 @@ pub fn served_leaf(address: SocketAddr) -> Result<Vec<u8>> {
 pub fn serial_of(leaf: &[u8]) -> Result<String> {
     let (_, certificate) = X509Certificate::from_der(leaf)
         .map_err(|error| MachineError::new(format!("no certificate: {error}")))?;
-    Ok(certificate.raw_serial_as_string())
+    Ok(crate::pki::serial_text(certificate.raw_serial()))
 }
 
 fn client() -> Arc<ClientConfig> {
