@@ -115,7 +115,7 @@ impl Duty<'_> {
             return Due::At(until);
         }
         match self {
-            Duty::Session => session::due(config, facts, records, now),
+            Duty::Session => session::due(config, facts, now),
             Duty::Cert(spec) => certs::due(config, spec, facts, records, now),
             Duty::Act(spec) => act::due(config, spec, facts, records, now),
         }

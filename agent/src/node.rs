@@ -3,7 +3,6 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -169,11 +168,10 @@ impl Node {
     /// old measurement still judges it; only drift is missed, and that is seconds a day.
     pub fn clock_ahead(&self) -> Option<SignedDuration> {
         let seen = self.vault.observed()?;
-        let then = seen.server.duration_until(seen.wall);
         let wall = seen.wall.duration_until(self.clock.now());
         let steady = self.clock.monotonic().saturating_sub(seen.monotonic);
         let steady = SignedDuration::try_from(steady).unwrap_or_default();
-        Some(then + wall - steady)
+        Some(seen.skew() + wall - steady)
     }
 
     /// Whether the clock is within its bound; unmeasured counts as within.
@@ -182,10 +180,5 @@ impl Node {
         // Vault tells full seconds: one second of the difference may be rounding.
         let bound = bound + SignedDuration::from_secs(1);
         self.clock_ahead().is_none_or(|ahead| ahead.abs() <= bound)
-    }
-
-    /// A duration of the standard library as a signed one.
-    pub fn signed(duration: Duration) -> SignedDuration {
-        SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
     }
 }

@@ -348,7 +348,6 @@ impl View<'_> {
             let advice = Some(advice.to_string());
             Some(Problem { code, place: place.clone(), text, advice, since: None })
         };
-        let record = self.records.certificate(&spec.name);
         match self.facts.certificates.get(&spec.name)? {
             CertFact::Unknown(error) => Some(problem(&place, error, None)),
             CertFact::Foreign { what } => found(
@@ -362,15 +361,14 @@ impl View<'_> {
                 let text = format!("the certificate ended {}", held.leaf.not_after);
                 found(Code::AutonomyShort, text, "see why it cannot be renewed: the other problems")
             }
-            CertFact::Held(held) if self.is_short(held.leaf.not_after, &record) => {
+            CertFact::Held(held) if self.is_short(held.leaf.not_after) => {
                 let left = self.now.duration_until(held.leaf.not_after);
                 let left = SignedDuration::from_secs(left.as_secs());
                 let text = format!("{left:#} are left, less than the outage to be survived");
                 found(
                     Code::AutonomyShort,
                     text,
-                    "see why it cannot be renewed: the other \
-                    problems, and max_ttl of the PKI role",
+                    "see why it cannot be renewed: the other problems, and max_ttl of the PKI role",
                 )
             }
             CertFact::Absent { .. } | CertFact::Broken { .. } | CertFact::Held(_)
@@ -388,7 +386,7 @@ impl View<'_> {
         certs::held_back(self.config, spec, self.facts, self.records, self.now).is_some()
     }
 
-    fn is_short(&self, end: Timestamp, _record: &crate::duty::records::CertRecord) -> bool {
+    fn is_short(&self, end: Timestamp) -> bool {
         let left = self.now.duration_until(end);
         left.as_secs_f64() < self.config.survive.as_secs_f64()
     }

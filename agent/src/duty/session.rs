@@ -23,7 +23,7 @@ const STEP: std::time::Duration = std::time::Duration::from_secs(5);
 const RENEWALS: u32 = 3;
 
 /// When the session is due, and why.
-pub fn due(config: &Config, facts: &Facts, _records: &Records, now: Timestamp) -> Due {
+pub fn due(config: &Config, facts: &Facts, now: Timestamp) -> Due {
     let Some((session, standing)) = &facts.session else {
         return Due::Now(Why::Missing);
     };
