@@ -7,6 +7,7 @@ pub mod check;
 pub mod file;
 pub mod layers;
 pub mod names;
+pub mod plane;
 pub mod print;
 
 use std::collections::BTreeMap;
@@ -49,6 +50,14 @@ pub struct Config {
     pub certificates: Vec<CertSpec>,
     /// Who uses them.
     pub consumers: Vec<ConsumerSpec>,
+    /// The cluster around the node, where it was told.
+    pub cluster_plan: Option<plane::Cluster>,
+    /// What the kubelet is told.
+    pub kubelet: plane::Kubelet,
+    /// etcd, on a controller whose cluster was told.
+    pub etcd: Option<plane::Etcd>,
+    /// The control plane, on a controller whose cluster was told.
+    pub control_plane: Option<plane::ControlPlane>,
     /// What is impossible one day, with its place: told by `check` and `status`, no reason not to
     /// start, because a node that reboots then has cached certificates to live on.
     pub warnings: Vec<String>,

@@ -88,6 +88,10 @@ impl<'a> Checker<'a> {
             authorities: authorities.into_iter().map(|(name, known)| (name, known.0)).collect(),
             certificates,
             consumers,
+            cluster_plan: None,
+            kubelet: super::plane::Kubelet::default(),
+            etcd: None,
+            control_plane: None,
             warnings: std::mem::take(&mut self.warnings),
         })
     }
