@@ -11,6 +11,7 @@
 mod cgroup;
 mod command;
 mod disk;
+mod lan;
 mod network;
 mod nspawn;
 mod slot;
@@ -23,9 +24,11 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use command::Output;
+pub use lan::Lan;
 
 use cgroup::Cgroup;
 use disk::Disk;
@@ -72,7 +75,8 @@ pub type Result<T> = std::result::Result<T, MachineError>;
 pub enum Flavour {
     /// Debian with systemd and D-Bus.
     Base,
-    /// The same with kubelet, containerd, runc and the pause image; see `peer::kube`.
+    /// The same with kubelet, containerd, runc, etcd and the images of a control plane; see
+    /// `peer::kube`.
     Kube,
 }
 
@@ -94,19 +98,28 @@ pub struct MachineOptions {
     pub flavour: Flavour,
     /// Files or directories of the host that it sees, read-only: (on the host, in the machine).
     pub binds: Vec<(PathBuf, PathBuf)>,
+    /// The network that it shares with other machines; one of its own where there is none.
+    pub lan: Option<Arc<Lan>>,
 }
 
 impl MachineOptions {
     /// A machine of that host name and flavour that sees nothing of the host.
     #[must_use]
     pub fn new(name: &str, flavour: Flavour) -> Self {
-        Self { name: name.to_owned(), flavour, binds: Vec::new() }
+        Self { name: name.to_owned(), flavour, binds: Vec::new(), lan: None }
     }
 
     /// The same with `host` (a file or a directory of the host) to be seen read-only at `inside`.
     #[must_use]
     pub fn bind(mut self, host: &Path, inside: &str) -> Self {
         self.binds.push((host.to_owned(), inside.into()));
+        self
+    }
+
+    /// The same, plugged into a network that it shares with other machines.
+    #[must_use]
+    pub fn on(mut self, lan: &Arc<Lan>) -> Self {
+        self.lan = Some(Arc::clone(lan));
         self
     }
 }
@@ -164,7 +177,7 @@ impl Machine {
         Ok(Self {
             cgroup: Cgroup::make(&slot)?,
             disk: Disk::make(&slot, &layers)?,
-            network: Network::make(&slot)?,
+            network: Network::make(&slot, options.lan.as_ref())?,
             running: None,
             options,
             _slot: slot,
@@ -287,6 +300,19 @@ impl Machine {
     #[must_use]
     pub fn ip(&self) -> Ipv4Addr {
         self.network.node
+    }
+
+    /// Cuts it off from another machine of its network, both ways and silently; the host still
+    /// reaches both. A reboot changes nothing about it.
+    pub fn cut_from(&self, other: &Machine) -> Result<()> {
+        self.network.silence(other.ip())?;
+        other.network.silence(self.ip())
+    }
+
+    /// Takes that back.
+    pub fn join_again(&self, other: &Machine) -> Result<()> {
+        self.network.unsilence(other.ip())?;
+        other.network.unsilence(self.ip())
     }
 
     /// Its host name.

@@ -21,26 +21,34 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// The lowest free number.
+    /// The lowest free number of a machine.
     pub(super) fn take() -> Result<Self> {
+        let slot = Self::free("slot")?;
+        check_inotify(slot.index)?;
+        Ok(slot)
+    }
+
+    /// The lowest free number of a network that machines share: numbers of their own.
+    pub(super) fn take_lan() -> Result<Self> {
+        Self::free("lan")
+    }
+
+    fn free(kind: &str) -> Result<Self> {
         let failed = |error| MachineError::new(format!("{LOCKS}: {error}"));
         fs::create_dir_all(LOCKS).map_err(failed)?;
         for index in 0..=u8::MAX {
-            let path = PathBuf::from(LOCKS).join(format!("slot-{index}"));
+            let path = PathBuf::from(LOCKS).join(format!("{kind}-{index}"));
             let lock = File::create(path).map_err(failed)?;
             match lock.try_lock() {
-                Ok(()) => {
-                    check_inotify(index)?;
-                    return Ok(Self { index, _lock: lock });
-                }
+                Ok(()) => return Ok(Self { index, _lock: lock }),
                 Err(TryLockError::WouldBlock) => {}
                 Err(TryLockError::Error(error)) => return Err(failed(error)),
             }
         }
-        Err(MachineError::new("256 machines run on this host already"))
+        Err(MachineError::new(format!("256 of {LOCKS}/{kind}-* are taken on this host already")))
     }
 
-    /// The number: the third byte of the machine's subnet.
+    /// The number: the third byte of the subnet.
     pub(super) fn index(&self) -> u8 {
         self.index
     }

@@ -3,7 +3,7 @@
 use std::os::unix::fs::symlink;
 use std::time::Duration;
 
-use super::{Flavour, Machine, MachineOptions, wait_for};
+use super::{Flavour, Lan, Machine, MachineOptions, wait_for};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -94,4 +94,34 @@ fn two_machines_do_not_meet_and_leave_nothing_behind() {
     assert!(!root.exists());
     assert!(is_gone(init));
     assert_eq!(two.exec_ok(&["hostname"]).expect("untouched"), "two\n");
+}
+
+/// Whether a connection to a port of `to` on which nobody listens is refused, as it is where the
+/// two machines reach each other. The short limit ends the silence of a cut only.
+fn reaches(from: &Machine, to: std::net::Ipv4Addr) -> bool {
+    let connect = format!("timeout 1 bash -c 'exec 3<>/dev/tcp/{to}/9'");
+    let tried = from.exec(&["bash", "-c", &connect]).expect("exec");
+    tried.stderr.contains("refused")
+}
+
+#[test]
+fn machines_of_one_network_can_be_cut_off_from_each_other() {
+    if !Machine::available() {
+        return;
+    }
+    let lan = Lan::make().expect("a network can be made");
+    let prepared = |name: &str| {
+        let mut machine = Machine::prepare(MachineOptions::new(name, Flavour::Base).on(&lan))
+            .expect("a machine can be made");
+        machine.boot().expect("it boots");
+        machine
+    };
+    let (one, two) = (prepared("one"), prepared("two"));
+    assert_eq!(one.host_ip(), lan.host_ip());
+    assert!(reaches(&one, two.ip()) && reaches(&two, one.ip()));
+    one.cut_from(&two).expect("they are cut off");
+    assert!(!reaches(&one, two.ip()) && !reaches(&two, one.ip()));
+    assert!(reaches(&one, lan.host_ip()), "the host is still there");
+    one.join_again(&two).expect("they are joined");
+    assert!(reaches(&one, two.ip()) && reaches(&two, one.ip()));
 }
