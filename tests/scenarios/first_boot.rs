@@ -76,7 +76,7 @@ async fn a_controller_gets_the_certificates_of_three_authorities() {
     let _agent = stage.run().expect("the agent starts");
     let status = wait_healthy(&stage);
     let certificates = status["certificates"].as_array().expect("a list");
-    assert_eq!(certificates.len(), 10, "{status:#}");
+    assert_eq!(certificates.len(), 11, "{status:#}");
     for (certificate, mount) in [
         ("etcd-member/etcd-server", "pki-etcd"),
         ("etcd-member/etcd-peer", "pki-etcd"),
@@ -84,6 +84,7 @@ async fn a_controller_gets_the_certificates_of_three_authorities() {
         ("kube-apiserver/apiserver-etcd-client", "pki-etcd"),
         ("kube-apiserver/front-proxy-client", "pki-front-proxy"),
         ("kube-scheduler/scheduler", "pki"),
+        ("nodeagent/etcd-client", "pki-etcd"),
     ] {
         assert_eq!(published_roots(&stage, certificate), root(&stage, mount));
     }

@@ -44,9 +44,11 @@ organizations = ["system:nodes"]
 usage = "client"
 "#;
 
-/// etcd and the control plane. `{{api_server}}` is the name that clients reach the API by and
-/// `{{service_ip}}` the first address of the service range; both are the operator's variables.
-/// Separate authorities: under one a kubelet's certificate would open etcd.
+/// etcd and the control plane. `{{api_server}}` is the name or address that clients reach the API
+/// by, `{{service_ip}}` the first address of the service range and `{{dns_domain}}` the domain of
+/// services; they follow from `[cluster]`, or are the operator's variables. Separate authorities:
+/// under one a kubelet's certificate would open etcd. No certificate here is a super-user's: the
+/// API server may reach into kubelets because RBAC says so.
 const CONTROLLER: &str = r#"
 [[consumer]]
 name = "etcd-member"
@@ -87,7 +89,7 @@ dns = [
   "kubernetes",
   "kubernetes.default",
   "kubernetes.default.svc",
-  "kubernetes.default.svc.cluster.local",
+  "kubernetes.default.svc.{{dns_domain}}",
   "{{instance_id}}",
   "{{api_server}}",
 ]
@@ -100,7 +102,6 @@ consumer = "kube-apiserver"
 pki = "cluster"
 role = "apiserver-kubelet-client"
 common_name = "kube-apiserver-kubelet-client"
-organizations = ["system:masters"]
 usage = "client"
 
 [[certificate]]
@@ -141,5 +142,17 @@ consumer = "kube-scheduler"
 pki = "cluster"
 role = "scheduler"
 common_name = "system:kube-scheduler"
+usage = "client"
+
+[[consumer]]
+name = "nodeagent"
+act = "nothing"
+
+[[certificate]]
+name = "etcd-client"
+consumer = "nodeagent"
+pki = "etcd"
+role = "etcd-client"
+common_name = "nodeagent"
 usage = "client"
 "#;

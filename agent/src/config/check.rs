@@ -1,7 +1,9 @@
 //! From the merged tables to a [`Config`]: every rule is checked and every fault reported, each
 //! with the place where it was said, what was found and what to do.
 
+mod control_plane;
 mod entries;
+mod plane;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -46,6 +48,8 @@ struct Checker<'a> {
     root: &'a Root,
     layers: &'a Layers,
     now: Timestamp,
+    /// Of templates: the operator's and those that follow from the rest.
+    variables: BTreeMap<String, String>,
     faults: Vec<String>,
     /// What time makes impossible one day: no reason not to start.
     warnings: Vec<String>,
@@ -53,7 +57,8 @@ struct Checker<'a> {
 
 impl<'a> Checker<'a> {
     fn new(root: &'a Root, layers: &'a Layers, now: Timestamp) -> Checker<'a> {
-        Checker { root, layers, now, faults: Vec::new(), warnings: Vec::new() }
+        let variables = plane::variables(&layers.file);
+        Checker { root, layers, now, variables, faults: Vec::new(), warnings: Vec::new() }
     }
 
     fn config(&mut self) -> Option<Config> {
@@ -74,11 +79,12 @@ impl<'a> Checker<'a> {
         if let Some(survive) = survive {
             self.autonomy(survive, &certificates, &authorities);
         }
+        let plan = self.plan(role, &certificates);
         Some(Config {
             role: role?,
-            cluster: file.node.cluster.clone().unwrap_or_else(|| text_of("node", "cluster")),
+            cluster: self.cluster_name(),
             kubernetes,
-            variables: file.variables.clone(),
+            variables: std::mem::take(&mut self.variables),
             vault: vault?,
             identity: identity?,
             survive: survive?,
@@ -88,16 +94,25 @@ impl<'a> Checker<'a> {
             authorities: authorities.into_iter().map(|(name, known)| (name, known.0)).collect(),
             certificates,
             consumers,
-            cluster_plan: None,
-            kubelet: super::plane::Kubelet::default(),
-            etcd: None,
-            control_plane: None,
+            cluster_plan: plan.cluster,
+            kubelet: plan.kubelet,
+            etcd: plan.etcd,
+            control_plane: plan.control_plane,
             warnings: std::mem::take(&mut self.warnings),
         })
     }
 
     fn fault(&mut self, key: &str, text: impl std::fmt::Display) {
         self.faults.push(format!("{}: {text}", self.layers.place(key)));
+    }
+
+    /// The same; a key that nobody said is placed at its table.
+    fn fault_within(&mut self, table: &str, key: &str, text: impl std::fmt::Display) {
+        self.faults.push(format!("{}: {text}", self.layers.place_within(table, key)));
+    }
+
+    fn cluster_name(&self) -> String {
+        self.layers.file.node.cluster.clone().unwrap_or_else(|| text_of("node", "cluster"))
     }
 
     fn required(&mut self, table: &str, key: &str, value: &Option<String>) -> Option<String> {
@@ -329,6 +344,14 @@ const LARGEST_SHARE: f64 = 0.875;
 fn text_of(table: &str, key: &str) -> String {
     let table = table.split('.').next().unwrap_or(table);
     default_of(table, key).trim_matches('"').to_string()
+}
+
+/// The default of an option that is a list of texts.
+fn list_of(table: &str, key: &str) -> Vec<String> {
+    let text = format!("list = {}", default_of(table, key));
+    let table = text.parse::<toml::Table>().ok();
+    let list = table.and_then(|mut table| table.remove("list"));
+    list.and_then(|list| list.try_into().ok()).unwrap_or_default()
 }
 
 fn is_loopback(host: &str) -> bool {

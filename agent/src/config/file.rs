@@ -149,6 +149,81 @@ tables! {
         /// The longest a restart or reload may take.
         limit: String = "\"90s\"";
     }
+    /// The cluster around the node. With this table the agent also writes what the kubelet and, on
+    /// a controller, etcd and the control plane start with. Without it the agent keeps certificates
+    /// and nothing else, and the three tables below are refused.
+    ClusterTable = "cluster" {
+        /// Where clients and workers reach the API: an `https` URL without a path. Its host becomes
+        /// `{{api_server}}` in templates, so that the API server's certificate covers it.
+        api_server: String = "";
+        /// The range that pods get addresses from. The default is the one that most network
+        /// plugins come with.
+        pod_cidr: String = "\"10.244.0.0/16\"";
+        /// The range that services get addresses from. Its first address is the API's own and
+        /// becomes `{{service_ip}}`, its tenth is DNS.
+        service_cidr: String = "\"10.96.0.0/16\"";
+        /// The DNS domain of services: `{{dns_domain}}` in templates. Programs exist that know no
+        /// other than the default.
+        dns_domain: String = "\"cluster.local\"";
+    }
+    /// What the kubelet is told beyond what follows from the rest.
+    KubeletTable = "kubelet" {
+        /// Labels that the node registers with, `"example.com/rack" = "7"`. Of Kubernetes' own
+        /// labels NodeRestriction lets a kubelet set only those of `node.kubernetes.io` and
+        /// `kubelet.kubernetes.io`, and the host's name, architecture, system, type, region, zone.
+        labels: BTreeMap<String, String> = "{}";
+        /// Taints that the node registers with, `key=value:Effect` or `key:Effect`. The default is
+        /// a controller's, so that only the control plane runs there; a worker has none.
+        taints: Vec<String> = "[\"node-role.kubernetes.io/control-plane:NoSchedule\"]";
+        /// Laid over the KubeletConfiguration, key by key: `[kubelet.config.evictionHard]`.
+        config: toml::Table = "{}";
+    }
+    /// The etcd cluster. Needed on a controller with `[cluster]`, refused elsewhere.
+    EtcdTable = "etcd" {
+        /// All members and their addresses, `controller-1 = "10.0.0.11"`: one, three or five. The
+        /// list is the same on all controllers.
+        members: BTreeMap<String, String> = "{}";
+        /// Where this node's member keeps its data. The default is etcd's place on Flatcar.
+        data_dir: String = "\"/var/lib/etcd\"";
+    }
+    /// How the control plane is run. Needed on a controller with `[cluster]`, refused elsewhere.
+    ControlPlaneTable = "control_plane" {
+        /// `static`, in static pods on each controller; or `self-hosted`, in DaemonSets that
+        /// temporary static pods raise. After a reboot static pods come back by themselves.
+        style: String = "\"static\"";
+        /// Whether the agent raises and recovers the control plane by itself. Where it is false,
+        /// only `nodeagent bootstrap` does.
+        automatic: bool = "true";
+        /// The image of a component, `{component}` being its name:
+        /// `registry.k8s.io/{component}:v1.36.3`. No default, because it says which version runs.
+        image: String = "";
+        /// The KV v2 mount in Vault with what all controllers share.
+        secrets_mount: String = "\"kv-control-plane\"";
+        /// Where below that mount. The cluster's name where it is not given.
+        secrets_path: String = "";
+        /// A directory of manifests that the API is given once it is up.
+        assets: String = "";
+        /// The directory that the kubelet takes static pods from. The default is kubeadm's too.
+        manifests: String = "\"/etc/kubernetes/manifests\"";
+        /// Flags laid over the rendered ones, without dashes:
+        /// `[control_plane.flags.kube-apiserver]`, `event-ttl = "2h"`.
+        flags: BTreeMap<String, BTreeMap<String, String>> = "{}";
+        /// Rendered flags to leave out: `kube-scheduler = ["profiling"]`.
+        without_flags: BTreeMap<String, Vec<String>> = "{}";
+        /// Feature gates of all components, the kubelet among them.
+        feature_gates: BTreeMap<String, bool> = "{}";
+        /// Admission plugins beside those that are on by default. NodeRestriction may not be left
+        /// out: without it a node that was broken into could take on another's labels and pods.
+        admission: Vec<String> = "[\"NodeRestriction\"]";
+        /// An audit policy that takes the place of the built-in one.
+        audit_policy: String = "";
+        /// The lease of the lock that lets one controller act at a time: a holder that died keeps
+        /// the others waiting this long. 15 s outlast a leader election of etcd several times.
+        lock_lease: String = "\"15s\"";
+        /// For how long the local API may be away before the agent steps in. 20 s are more than a
+        /// restart of a healthy API server takes.
+        dead_after: String = "\"20s\"";
+    }
 }
 
 /// The whole of it.
@@ -175,6 +250,14 @@ pub struct File {
     pub certificate: Vec<CertificateTable>,
     /// `[[consumer]]`
     pub consumer: Vec<ConsumerTable>,
+    /// `[cluster]`
+    pub cluster: Option<ClusterTable>,
+    /// `[kubelet]`
+    pub kubelet: Option<KubeletTable>,
+    /// `[etcd]`
+    pub etcd: Option<EtcdTable>,
+    /// `[control_plane]`
+    pub control_plane: Option<ControlPlaneTable>,
 }
 
 /// The default of an option, as TOML text; empty where there is none.

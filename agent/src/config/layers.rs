@@ -38,6 +38,15 @@ impl Layers {
             None => key.to_string(),
         }
     }
+
+    /// The same; a key that nobody said is placed at its table, where it is to be said.
+    pub fn place_within(&self, table: &str, key: &str) -> String {
+        let path = format!("{table}.{key}");
+        match (self.origins.get(&path), self.origins.get(table)) {
+            (None, Some(origin)) => format!("{origin}: {path}"),
+            _ => self.place(&path),
+        }
+    }
 }
 
 /// Reads all layers below a root; the error has a line for each fault.

@@ -67,6 +67,25 @@ impl Template {
         &self.0
     }
 
+    /// The variable that is all of it: `api_server` of `{{api_server}}`.
+    pub fn variable(&self) -> Option<&str> {
+        self.0.strip_prefix("{{")?.strip_suffix("}}").map(str::trim)
+    }
+
+    /// The text where the configuration alone says it, without a fact of the node's identity.
+    pub fn known(&self, cluster: &str, variables: &BTreeMap<String, String>) -> Option<String> {
+        let mut text = String::new();
+        for piece in pieces(&self.0).ok()? {
+            match piece {
+                Piece::Text(part) => text.push_str(part),
+                Piece::Variable("cluster") => text.push_str(cluster),
+                Piece::Variable(name) if FACTS.contains(&name) => return None,
+                Piece::Variable(name) => text.push_str(variables.get(name)?),
+            }
+        }
+        Some(text)
+    }
+
     /// Fills in the variables.
     pub fn fill(&self, values: &Values<'_>) -> Result<String> {
         let malformed = |_| Error::new(Code::Bug, format!("template `{}` went unchecked", self.0));

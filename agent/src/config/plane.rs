@@ -1,6 +1,11 @@
 //! What a node is told of the cluster around it: where the API is, which ranges it has, who the
 //! members of etcd are, and how the control plane is to look.
 
+pub mod endpoint;
+pub mod flags;
+pub mod guarantees;
+pub mod labels;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};

@@ -283,10 +283,10 @@ pub async fn configure(vault: &VaultHandle, options: &SetupOptions) -> Result<Co
     }
     bench(&admin, options).await?;
     let mut roots = BTreeMap::new();
-    for path in files.iter().filter_map(|path| path.strip_prefix("sys/mounts/")) {
-        let name = path.trim_end_matches(".json");
+    let mounts = files.iter().filter_map(|path| path.strip_prefix("sys/mounts/pki"));
+    for name in mounts.map(|rest| format!("pki{}", rest.trim_end_matches(".json"))) {
         let pem = admin.read(&format!("{name}/ca/pem")).await?.text;
-        roots.insert(name.to_owned(), format!("{}\n", pem.trim_end()));
+        roots.insert(name, format!("{}\n", pem.trim_end()));
     }
     Ok(Configured { roots, auth_accessor: accessor.to_owned() })
 }

@@ -1,6 +1,7 @@
 //! The entries: consumers and certificates, each by itself and against each other.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use jiff::Timestamp;
 
@@ -106,6 +107,7 @@ impl Checker<'_> {
         let organizations = self.templates(&section, "organizations", &table.organizations);
         let dns = self.templates(&section, "dns", &table.dns);
         let ips = self.templates(&section, "ips", &table.ips);
+        let (dns, ips) = self.api_by_address(dns, ips);
         let uris = self.templates(&section, "uris", &table.uris);
         Some(CertSpec {
             name,
@@ -123,7 +125,7 @@ impl Checker<'_> {
     }
 
     fn template(&mut self, section: &str, key: &str, text: &str) -> Option<Template> {
-        match Template::parse(text, &self.layers.file.variables) {
+        match Template::parse(text, &self.variables) {
             Ok(template) => Some(template),
             Err(fault) => {
                 self.fault(&format!("{section}.{key}"), fault);
@@ -140,6 +142,26 @@ impl Checker<'_> {
     ) -> Vec<Template> {
         let texts = texts.as_deref().unwrap_or_default();
         texts.iter().filter_map(|text| self.template(section, key, text)).collect()
+    }
+
+    /// An API that is reached by an address is an address in its certificate, not a name.
+    fn api_by_address(
+        &self,
+        dns: Vec<Template>,
+        mut ips: Vec<Template>,
+    ) -> (Vec<Template>, Vec<Template>) {
+        let host = self.variables.get("api_server");
+        if !host.is_some_and(|host| host.parse::<IpAddr>().is_ok()) {
+            return (dns, ips);
+        }
+        let (addresses, dns): (Vec<_>, Vec<_>) =
+            dns.into_iter().partition(|template| template.variable() == Some("api_server"));
+        for address in addresses {
+            if !ips.contains(&address) {
+                ips.push(address);
+            }
+        }
+        (dns, ips)
     }
 
     /// Names become directories and unit instances.
