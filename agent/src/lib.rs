@@ -5,8 +5,9 @@
 //! what is due, sleep until the earliest answer or until an effect ends.
 //!
 //! Reading order: [`agent`] (the loop), [`duty`] (the question and its answers), then one duty,
-//! say [`duty::certs`]; [`config`] and [`node`] for what they are given; [`wire`] and [`host`] for
-//! the two sides that they touch. docs/architecture.md says who may import whom.
+//! say [`duty::certs`]; [`config`] and [`node`] for what they are given; [`render`] for what the
+//! node's programs are told; [`wire`] and [`host`] for the two sides that they touch.
+//! docs/architecture.md says who may import whom.
 
 pub mod agent;
 pub mod attest;
@@ -19,6 +20,7 @@ pub mod gate;
 pub mod host;
 pub mod logging;
 pub mod node;
+pub mod render;
 pub mod secret;
 pub mod status;
 pub mod wire;

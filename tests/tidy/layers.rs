@@ -8,7 +8,7 @@ const LAYERS: [&[&str]; 6] = [
     &["error", "secret", "backoff"],
     &["wire", "host"],
     &["node", "attest", "config"],
-    &["duty", "bootstrap"],
+    &["duty", "bootstrap", "render"],
     &["agent", "status", "gate"],
     &["main", "cli", "logging"],
 ];
@@ -22,6 +22,9 @@ const ACROSS: &[(&str, &str)] = &[
     ("node", "config"),
     // The configuration names a provider, and fills templates from an identity.
     ("config", "attest"),
+    // What nodes are told is written and compared by those who raise and keep the control plane.
+    ("bootstrap", "render"),
+    ("duty", "render"),
     // The loop publishes the status; nothing of the status knows the loop.
     ("agent", "status"),
 ];
@@ -67,6 +70,9 @@ fn judge(from: &[String], to: &[String]) -> Result<(), String> {
         "main" | "cli" => Ok(()),
         "config" if there == "host" && second != "files" => {
             Err("the configuration reads files and asks nobody else".into())
+        }
+        "render" if !["config", "attest", "secret", "error"].contains(&there.as_str()) => {
+            Err("rendering is pure: what it needs of the machine or of others is its input".into())
         }
         "status" if there == "wire" => Err("the status is made of facts, not of answers".into()),
         "status" if there == "host" && second != "files" => {
@@ -185,6 +191,10 @@ fn an_import_against_the_table_is_found() {
         ("agent.rs", "use crate::status::{self, Status};", 0),
         ("status.rs", "use crate::agent;", 1),
         ("node.rs", "use crate::config::Config; use crate::attest::Attestor;", 0),
+        ("render.rs", "use crate::config::Config; use crate::secret::Secret;", 0),
+        ("render/pods.rs", "use crate::host::files::Root;", 1),
+        ("render.rs", "use crate::node::Node; use crate::bootstrap::Step;", 2),
+        ("bootstrap.rs", "use crate::render::Input;", 0),
         ("backoff.rs", "use crate::error::Kind; // use crate::agent;", 0),
         ("error.rs", "use crate::backoff;", 1),
         ("fresh.rs", "use crate::error::Kind;", 1),
