@@ -204,5 +204,7 @@ pub(crate) const CASES: &[Case] = cases! {
         worker_role_wants_its_profile
         etcd_and_front_proxy_have_their_own_roots
         shipped_lease
-        masters_cannot_be_asked_for;
+        masters_cannot_be_asked_for
+        super_user_has_one_name
+        shared_secrets_are_written_once;
 };
