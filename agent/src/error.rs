@@ -143,6 +143,32 @@ codes! {
     AutonomyShort = "autonomy-short", Unavailable;
     /// An effect took longer than it may and was cut.
     EffectCut = "effect-cut", Unavailable;
+    /// The Kubernetes API does not answer: refused, timed out, cut, or TLS does not verify.
+    ApiserverUnreachable = "apiserver-unreachable", Unavailable;
+    /// The Kubernetes API, or something in front of it, answered 5xx, 429 or what is none.
+    ApiserverFailing = "apiserver-failing", Unavailable;
+    /// The Kubernetes API does not know the client certificate, or does not allow the call.
+    ApiserverDenied = "apiserver-denied", Denied;
+    /// The Kubernetes API will not take an object: it, or its kind, is wrong.
+    ApiserverRefused = "apiserver-refused", Denied;
+    /// etcd does not answer: refused, timed out, cut, or TLS does not verify.
+    EtcdUnreachable = "etcd-unreachable", Unavailable;
+    /// etcd answered that it cannot: no leader, no space, an error of its own.
+    EtcdFailing = "etcd-failing", Unavailable;
+    /// etcd does not take the client certificate, or does not allow the call.
+    EtcdDenied = "etcd-denied", Denied;
+    /// The data of this node's member of etcd are gone.
+    EtcdDataGone = "etcd-data-gone", Denied;
+    /// A step of the control plane was not done in its time.
+    PlaneWaiting = "plane-waiting", Unavailable;
+    /// Another controller holds the cluster's lock for too long.
+    LockHeld = "lock-held", Unavailable;
+    /// The cluster's lock ended in the middle of a run.
+    LockLost = "lock-lost", Unavailable;
+    /// The keys that all controllers share are missing, unreadable or others than before.
+    SharedSecrets = "shared-secrets", Denied;
+    /// A manifest of the assets cannot be used.
+    AssetsBad = "assets-bad", Config;
     /// Another nodeagent holds the lock.
     Locked = "locked", Conflict;
     /// The agent is not running, or has not looked for too long.

@@ -11,11 +11,12 @@ use std::time::Duration;
 use http::header::LOCATION;
 use http::uri::{Scheme, Uri};
 use http::{Request, Response, StatusCode};
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::{CertificateError, ClientConfig, RootCertStore};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
 
 use crate::error::{Code, Context, Error, Result};
+use crate::secret::Secret;
 
 /// How long an unused connection is kept: long enough for the calls of one log-in and the
 /// certificates after it, so short that an idle agent holds no socket.
@@ -51,6 +52,15 @@ pub enum Trust {
     Plain,
 }
 
+/// What a client proves itself with in TLS. One that was replaced on disk needs a new client.
+#[derive(Clone, Debug)]
+pub struct ClientIdentity {
+    /// The certificate, and behind it whatever leads to the root (PEM).
+    pub cert_pem: String,
+    /// Its key (PEM).
+    pub key_pem: Secret,
+}
+
 /// Who is on the other side: the codes for its troubles.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer {
@@ -58,6 +68,8 @@ pub struct Peer {
     pub unreachable: Code,
     /// It answers what is no HTTP, or more than the limit.
     pub failing: Code,
+    /// It ends TLS over our client certificate: none, expired, of an authority it does not know.
+    pub denied: Code,
 }
 
 /// A client with limits. Clones share the connections.
@@ -78,8 +90,18 @@ impl Http {
     /// Builds a client. No proxy of the environment is used: a proxy must see neither the token
     /// nor the metadata address, and a variable of a shell must not redirect a daemon.
     pub fn new(limits: Limits, trust: &Trust, peer: Peer) -> Result<Http> {
+        Http::with_identity(limits, trust, None, peer)
+    }
+
+    /// The same with a client certificate, where there is one.
+    pub fn with_identity(
+        limits: Limits,
+        trust: &Trust,
+        identity: Option<&ClientIdentity>,
+        peer: Peer,
+    ) -> Result<Http> {
         let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls(trust)?)
+            .tls_backend_preconfigured(tls(trust, identity)?)
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
@@ -156,6 +178,10 @@ impl Http {
             let text = format!("no connection within {:?}", self.limits.connect);
             return self.unreachable(text).unsent();
         }
+        if let Some(alert) = about_us(error) {
+            let text = format!("the server does not take our client certificate ({alert:?})");
+            return Error::new(self.peer.denied, text);
+        }
         let cause = cause(error);
         if cause.starts_with("invalid HTTP") {
             let text = format!("the answer is no HTTP ({cause})");
@@ -167,7 +193,7 @@ impl Http {
 }
 
 /// The TLS side of a client: the roots that are given and nothing of the system's.
-fn tls(trust: &Trust) -> Result<ClientConfig> {
+fn tls(trust: &Trust, identity: Option<&ClientIdentity>) -> Result<ClientConfig> {
     let roots = match trust {
         Trust::Pinned(pem) => roots(pem)?,
         Trust::Plain => RootCertStore::empty(),
@@ -176,7 +202,33 @@ fn tls(trust: &Trust) -> Result<ClientConfig> {
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| Error::new(Code::Bug, format!("no TLS: {error}")))?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
+    let config = config.with_root_certificates(roots);
+    match identity {
+        None => Ok(config.with_no_client_auth()),
+        Some(identity) => {
+            let (chain, key) = pair(identity)?;
+            config.with_client_auth_cert(chain, key).map_err(|error| ours(&error))
+        }
+    }
+}
+
+fn pair(
+    identity: &ClientIdentity,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
+    let chain = CertificateDer::pem_slice_iter(identity.cert_pem.as_bytes());
+    let chain: Vec<_> =
+        chain.collect::<std::result::Result<_, _>>().map_err(|error| ours(&error))?;
+    if chain.is_empty() {
+        return Err(ours(&"no certificate in it"));
+    }
+    let key = PrivateKeyDer::from_pem_slice(identity.key_pem.expose().as_bytes());
+    // What the PEM reader says of a key may quote it.
+    let key = key.map_err(|_| ours(&"no private key (PEM) in it"))?;
+    Ok((chain, key))
+}
+
+fn ours(error: &dyn fmt::Display) -> Error {
+    Error::new(Code::CertificateBad, format!("the client certificate: {error}"))
 }
 
 fn roots(pem: &[u8]) -> Result<RootCertStore> {
@@ -241,6 +293,34 @@ pub(super) fn cause(error: &(dyn Cause + 'static)) -> String {
             None => return current.to_string(),
         }
     }
+}
+
+/// What a server says about a client certificate: it can say nothing else of certificates.
+fn about_us(error: &reqwest::Error) -> Option<AlertDescription> {
+    use AlertDescription as Alert;
+    let mut current: Option<&(dyn Cause + 'static)> = Some(error);
+    while let Some(error) = current {
+        let io = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let tls = error.downcast_ref::<rustls::Error>();
+        if let Some(rustls::Error::AlertReceived(alert)) = tls {
+            let certificates = [
+                Alert::CertificateRequired,
+                Alert::BadCertificate,
+                Alert::UnsupportedCertificate,
+                Alert::CertificateRevoked,
+                Alert::CertificateExpired,
+                Alert::CertificateUnknown,
+                Alert::UnknownCA,
+                Alert::AccessDenied,
+            ];
+            return certificates.contains(alert).then_some(*alert);
+        }
+        current = match io {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    None
 }
 
 /// `connection refused` rather than `Connection refused (os error 111)`.

@@ -28,7 +28,11 @@ pub const LIMITS: Limits =
 /// Where every instance finds it.
 pub const ENDPOINT: &str = "http://169.254.169.254";
 
-const PEER: Peer = Peer { unreachable: Code::ImdsUnreachable, failing: Code::ImdsAnswer };
+const PEER: Peer = Peer {
+    unreachable: Code::ImdsUnreachable,
+    failing: Code::ImdsAnswer,
+    denied: Code::ImdsUnreachable,
+};
 
 /// Seconds that a session token is asked for: the two reads of a log-in take far less, and a
 /// token that is dropped soon is of no use to anybody who finds it.

@@ -7,6 +7,7 @@
 //! Vault's also tells Vault's time: the evidence for the clock gate ([`Observed`]).
 
 mod answer;
+mod kv;
 mod login;
 mod observed;
 mod sort;
@@ -28,6 +29,7 @@ use vaultrs::api::token::requests::{
     LookupTokenSelfRequest, RenewTokenSelfRequest, RevokeTokenSelfRequest,
 };
 
+pub use self::kv::KvSecret;
 use self::login::Ec2Login;
 pub use self::observed::Observed;
 use self::sort::{Call, Reply};
@@ -35,7 +37,11 @@ use super::http::{Http, Limits, Peer, Trust};
 use crate::error::{Code, Context, Error, Result};
 use crate::secret::Secret;
 
-const PEER: Peer = Peer { unreachable: Code::VaultUnreachable, failing: Code::VaultFailing };
+const PEER: Peer = Peer {
+    unreachable: Code::VaultUnreachable,
+    failing: Code::VaultFailing,
+    denied: Code::VaultUnreachable,
+};
 
 /// The wall clock and a monotonic clock, read together. Wire never asks the system itself.
 pub type Stamp = Arc<dyn Fn() -> (Timestamp, Duration) + Send + Sync>;

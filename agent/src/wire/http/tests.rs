@@ -7,7 +7,11 @@ use rig::server::{Server, ServerOptions, Step, handler};
 
 use super::*;
 
-const PEER: Peer = Peer { unreachable: Code::VaultUnreachable, failing: Code::VaultFailing };
+const PEER: Peer = Peer {
+    unreachable: Code::VaultUnreachable,
+    failing: Code::VaultFailing,
+    denied: Code::VaultUnreachable,
+};
 
 const SHORT: Limits =
     Limits { connect: Duration::from_secs(5), total: Duration::from_millis(300), body: 1000 };

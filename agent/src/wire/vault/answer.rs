@@ -128,6 +128,11 @@ pub(super) fn health(reply: &Reply) -> Option<Health> {
     })
 }
 
+/// The `data` of any answer.
+pub(super) fn data_of<T: DeserializeOwned>(reply: &Reply) -> Result<T> {
+    Ok(data(parse(reply)?)?.0)
+}
+
 fn parse<T: DeserializeOwned>(reply: &Reply) -> Result<Envelope<T>> {
     serde_json::from_slice(&reply.body).map_err(|error| {
         let (line, column) = (error.line(), error.column());

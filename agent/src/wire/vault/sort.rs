@@ -26,6 +26,10 @@ pub(super) enum Call<'a> {
     Revoke,
     /// `<mount>/sign/<role>`.
     Sign { mount: &'a str, role: &'a str },
+    /// A secret of `<mount>`, read.
+    KvRead { mount: &'a str, path: &'a str },
+    /// The same, made.
+    KvCreate { mount: &'a str, path: &'a str },
     /// `sys/health`.
     Health,
 }
@@ -53,6 +57,9 @@ impl Call<'_> {
             Call::Renew => "auth/token/renew-self".into(),
             Call::Revoke => "auth/token/revoke-self".into(),
             Call::Sign { mount, role } => format!("{mount}/sign/{role}"),
+            Call::KvRead { mount, path } | Call::KvCreate { mount, path } => {
+                format!("{mount}/data/{path}")
+            }
             Call::Health => "sys/health".into(),
         }
     }
@@ -88,7 +95,7 @@ impl Reply {
     }
 
     /// Vault's own words, if this is an error of Vault's.
-    fn errors(&self) -> Option<Vec<String>> {
+    pub(super) fn errors(&self) -> Option<Vec<String>> {
         #[derive(Deserialize)]
         struct Errors {
             errors: Vec<String>,
@@ -122,6 +129,13 @@ pub(super) fn sort(call: &Call<'_>, reply: &Reply) -> Error {
         Some(advice) => error.advise(advice),
         None => error,
     }
+}
+
+/// Whether a compare-and-swap was refused because somebody else was first.
+pub(super) fn was_late(reply: &Reply) -> bool {
+    const WORDS: &str = "check-and-set parameter did not match the current version";
+    let said = reply.errors().unwrap_or_default();
+    reply.status == 400 && said.iter().any(|error| error.contains(WORDS))
 }
 
 /// An answer of something before Vault, or of Vault without words.

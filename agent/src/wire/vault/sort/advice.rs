@@ -114,6 +114,14 @@ pub(super) fn policy(call: &Call<'_>) -> Option<String> {
             "a policy of the login role must allow update on {} (and does the mount exist?)",
             call.path()
         ),
+        Call::KvRead { .. } => format!(
+            "a policy of the login role must allow read on {} (and does the mount exist?)",
+            call.path()
+        ),
+        Call::KvCreate { .. } => format!(
+            "a policy of the login role must allow create on {}, and must not allow update",
+            call.path()
+        ),
         _ => format!("a policy of the login role must allow {}, as `default` does", call.path()),
     })
 }
@@ -149,4 +157,11 @@ pub(super) fn no_pki_mount(call: &Call<'_>) -> Option<String> {
         return None;
     };
     Some(format!("is {mount}/ a pki mount (vault secrets list)?"))
+}
+
+pub(super) fn no_kv_mount(call: &Call<'_>) -> Option<String> {
+    let (Call::KvRead { mount, .. } | Call::KvCreate { mount, .. }) = call else {
+        return None;
+    };
+    Some(format!("is {mount}/ a kv mount of version 2 (vault secrets list -detailed)?"))
 }

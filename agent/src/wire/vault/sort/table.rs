@@ -11,6 +11,7 @@ pub(super) enum On {
     Login,
     Renew,
     Sign,
+    Kv,
 }
 
 impl On {
@@ -20,6 +21,7 @@ impl On {
             On::Login => matches!(call, Call::Login { .. }),
             On::Renew => matches!(call, Call::Renew),
             On::Sign => matches!(call, Call::Sign { .. }),
+            On::Kv => matches!(call, Call::KvRead { .. } | Call::KvCreate { .. }),
         }
     }
 }
@@ -96,6 +98,9 @@ pub(super) const TABLE: &[Rule] = &[
     Rule(On::Sign, 400, "", Code::RoleRefused, widen_pki_role),
     Rule(On::Sign, 404, "", Code::RoleRefused, no_pki_mount),
     Rule(On::Sign, 405, "", Code::RoleRefused, no_pki_mount),
+    // The secrets of the cluster.
+    Rule(On::Kv, 404, "", Code::PolicyDenied, no_kv_mount),
+    Rule(On::Kv, 405, "", Code::PolicyDenied, no_kv_mount),
     // What else is said to a log-in is said about it.
     Rule(On::Login, 400, "", Code::LoginRefused, nothing),
     Rule(On::Login, 404, "", Code::LoginRefused, no_login_mount),
