@@ -8,6 +8,7 @@ pub mod clock;
 pub mod files;
 pub mod lock;
 pub mod notify;
+pub mod processes;
 pub mod units;
 pub mod users;
 

@@ -19,6 +19,10 @@ use crate::wire::vault::Vault;
 /// Where the session is kept for the next start. In /run: a reboot may bring another instance.
 pub const SESSION_FILE: &str = "/run/nodeagent/token";
 
+/// Who Vault last took this node for. In /var/lib: files are rendered and a control plane is
+/// raised again while Vault is away, on the same machine.
+const IDENTITY_FILE: &str = "/var/lib/nodeagent/identity.json";
+
 /// The configuration and the handles to the outside.
 #[allow(missing_debug_implementations, reason = "the handles have nothing to show")]
 pub struct Node {
@@ -159,6 +163,30 @@ impl Node {
         if let Ok(stored) = serde_json::from_slice::<Stored>(&bytes) {
             let session = Session { token: Secret::new(stored.token), facts: stored.facts };
             self.session.set(session, Standing::Stored);
+        }
+    }
+
+    /// Who this node is: by its session, or by the last one where there is none.
+    pub fn identity(&self) -> Result<Identity> {
+        if let Some((session, _)) = self.session.get() {
+            return Ok(session.facts.identity);
+        }
+        let bytes = self.root.read_optional(Path::new(IDENTITY_FILE), 64 << 10)?;
+        let known = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        known.ok_or_else(|| {
+            Error::new(Code::TokenInvalid, "this node has not logged in to vault yet")
+                .advise("see `nodeagent status`; the agent logs in by itself")
+        })
+    }
+
+    /// Keeps who Vault took this node for, where that is news.
+    pub fn remember_identity(&self, identity: &Identity) -> Result<()> {
+        let bytes = serde_json::to_vec_pretty(identity)
+            .map_err(|error| Error::new(Code::Bug, error.to_string()))?;
+        let path = Path::new(IDENTITY_FILE);
+        match self.root.read_optional(path, 64 << 10)? {
+            Some(known) if known == bytes => Ok(()),
+            _ => self.root.write_atomic(path, &bytes, 0o600, None),
         }
     }
 

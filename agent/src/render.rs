@@ -198,6 +198,20 @@ pub fn everything(input: &Input<'_>) -> Result<Vec<File>> {
     Ok(files)
 }
 
+/// Files as a person reads them, one after the other with path and permissions.
+pub fn screen(files: &[File]) -> String {
+    let mut text = String::new();
+    for file in files {
+        let (path, mode) = (file.path.display(), file.mode);
+        let content = match &file.content {
+            Content::Open(content) => content.trim_end(),
+            Content::Secret(_) => "(a secret)",
+        };
+        text.push_str(&format!("==> {path} {mode:04o}\n{content}\n\n"));
+    }
+    text
+}
+
 impl Content {
     /// The text itself, for who writes the file.
     pub fn text(&self) -> &str {

@@ -179,6 +179,7 @@ async fn log_in(node: &Node) -> Result<&'static str> {
     let session = Session { token, facts };
     node.session.set(session.clone(), Standing::Proved);
     node.store_session(&session)?;
+    node.remember_identity(&session.facts.identity)?;
     Ok("logged in")
 }
 

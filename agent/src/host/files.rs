@@ -134,6 +134,36 @@ impl Root {
         replace(&self.place(path)?, |temporary| temporary.write(bytes, access).map(|_| ()))
     }
 
+    /// Adds a line to a file and makes it durable; the file is made where it is missing.
+    pub fn append(&self, path: &Path, line: &[u8], mode: u32) -> Result<()> {
+        self.place(path)?.append_line(line, Access { mode, gid: None })
+    }
+
+    /// Puts a whole file in place of what was there, made in another directory: for directories
+    /// whose watcher must not see a file in the making. Both are below one mount.
+    pub fn write_through(
+        &self,
+        staging: &Path,
+        path: &Path,
+        bytes: &[u8],
+        mode: u32,
+    ) -> Result<()> {
+        let place = self.place(path)?;
+        let name = path.file_name().unwrap_or_default();
+        let staged = self.place(&staging.join(name))?;
+        staged.unlink()?;
+        let moved = staged
+            .create(bytes, Access { mode, gid: None })
+            .and_then(|()| staged.rename(&place));
+        if moved.is_err() {
+            // The first error is the one to tell; what stays is removed by the next write.
+            staged.unlink().ok();
+        }
+        moved?;
+        staged.fsync_dir()?;
+        place.fsync_dir()
+    }
+
     /// Makes a file that must not exist yet and fsyncs it, but not its directory: for files of
     /// a directory that nobody looks at before all of them are there.
     pub fn write_new(&self, path: &Path, bytes: &[u8], mode: u32, gid: Option<u32>) -> Result<()> {

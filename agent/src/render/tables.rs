@@ -139,9 +139,6 @@ fn apiserver_peers(input: &Input<'_>) -> Result<Vec<Row>> {
 }
 
 fn apiserver_access(input: &Input<'_>) -> Result<Vec<Row>> {
-    let plugins: Vec<&str> = std::iter::once("NodeRestriction")
-        .chain(input.control_plane()?.admission.iter().map(String::as_str))
-        .collect();
     Ok(vec![
         (
             "client-ca-file",
@@ -160,7 +157,7 @@ fn apiserver_access(input: &Input<'_>) -> Result<Vec<Row>> {
         ),
         (
             "enable-admission-plugins",
-            plugins.join(","),
+            input.control_plane()?.admission.join(","),
             "NodeRestriction: a kubelet changes its own node and no protected label",
         ),
         ("allow-privileged", "true".into(), "network plugins and kube-proxy are privileged"),

@@ -4,7 +4,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -69,6 +69,24 @@ impl Place {
         Ok(file)
     }
 
+    /// Adds to the end of a file, durable; the file is made where it is missing. What a cut left
+    /// behind the last line's end was never whole, and goes.
+    pub(super) fn append_line(&self, line: &[u8], access: Access) -> Result<()> {
+        let fail = |error| failed(&self.full, error);
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(access.mode as RawMode);
+        checkpoint(&self.full)?;
+        let opened = rustix::fs::openat(&*self.dir, &self.name, flags, mode).map_err(fail)?;
+        let mut file = File::from(opened);
+        let end = last_line_end(&mut file).map_err(|error| fail(super::errno(error)))?;
+        file.set_len(end).map_err(|error| fail(super::errno(error)))?;
+        checkpoint(&self.full)?;
+        file.write_all(line).map_err(|error| fail(super::errno(error)))?;
+        grant(&file, access).map_err(fail)?;
+        rustix::fs::fsync(&file).map_err(fail)?;
+        self.fsync_dir()
+    }
+
     pub(super) fn make_dir(&self, access: Access) -> Result<()> {
         let fail = |error| failed(&self.full, error);
         checkpoint(&self.full)?;
@@ -118,6 +136,24 @@ impl Place {
         checkpoint(&self.full)?;
         rustix::fs::fsync(&*self.dir).map_err(|error| failed(&self.full, error))
     }
+}
+
+/// Where the last whole line of a file ends; the file is left positioned there.
+fn last_line_end(file: &mut File) -> std::io::Result<u64> {
+    const BLOCK: u64 = 4096;
+    let mut end = file.seek(SeekFrom::End(0))?;
+    while end > 0 {
+        let begin = end.saturating_sub(BLOCK);
+        let mut block = Vec::new();
+        file.seek(SeekFrom::Start(begin))?;
+        file.take(end - begin).read_to_end(&mut block)?;
+        if let Some(last) = block.iter().rposition(|byte| *byte == b'\n') {
+            end = begin + last as u64 + 1;
+            break;
+        }
+        end = begin;
+    }
+    file.seek(SeekFrom::Start(end))
 }
 
 /// Sets group and mode where they differ; the answer is whether anything did. The group comes

@@ -1,0 +1,120 @@
+//! The clients of a run: etcd with the agent's own certificate, the API with none or with the
+//! super-user's. They are made when they are needed, of what is published then.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use crate::config::plane::{Component, Member};
+use crate::duty::certs::publish::{self, Published};
+use crate::duty::certs::{self};
+use crate::error::{Code, Context, Error, Result};
+use crate::node::Node;
+use crate::wire::etcd::{Etcd, EtcdOptions};
+use crate::wire::http::{ClientIdentity, Limits};
+use crate::wire::kube::{Kube, KubeOptions};
+
+/// The agent's certificate for etcd.
+pub const ETCD_CLIENT: &str = "etcd-client";
+
+/// A list of objects has to fit into this.
+const BODY: usize = 16 << 20;
+
+/// Where a component of this node answers.
+pub fn local(component: Component) -> String {
+    let port = match component {
+        Component::Apiserver => 6443,
+        Component::ControllerManager => 10257,
+        Component::Scheduler => 10259,
+    };
+    SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port).to_string()
+}
+
+/// etcd's member on this node.
+pub fn etcd(node: &Node, limit: Duration) -> Result<Etcd> {
+    etcd_at(node, "https://127.0.0.1:2379".into(), limit)
+}
+
+/// Whether a member of etcd answers at all, be it only that it is not well.
+pub async fn etcd_answers(node: &Node, member: &Member) -> bool {
+    let limit = super::facts::LOOK;
+    match etcd_at(node, member.client_url(), limit) {
+        Ok(client) => client.health().await.is_ok(),
+        Err(_) => false,
+    }
+}
+
+/// Whether a member of etcd is well.
+pub async fn etcd_is_healthy(node: &Node, member: &Member) -> bool {
+    let limit = super::facts::LOOK;
+    match etcd_at(node, member.client_url(), limit) {
+        Ok(client) => client.health().await.is_ok_and(|health| health.healthy),
+        Err(_) => false,
+    }
+}
+
+fn etcd_at(node: &Node, endpoint: String, limit: Duration) -> Result<Etcd> {
+    Etcd::new(EtcdOptions {
+        endpoint,
+        ca_pem: bundle(node, "etcd")?,
+        client: Some(published(node, ETCD_CLIENT)?),
+        limits: limits(limit),
+    })
+}
+
+/// The API at an address, as nobody: for its health.
+pub fn anonymous(node: &Node, address: &str, limit: Duration) -> Result<Kube> {
+    kube(node, address, None, limit)
+}
+
+/// The API at an address, as somebody.
+pub fn kube(
+    node: &Node,
+    address: &str,
+    client: Option<ClientIdentity>,
+    limit: Duration,
+) -> Result<Kube> {
+    Kube::new(KubeOptions {
+        address: format!("https://{address}"),
+        ca_pem: bundle(node, "cluster")?,
+        client,
+        limits: limits(limit),
+    })
+}
+
+fn limits(total: Duration) -> Limits {
+    Limits { connect: total.min(Duration::from_secs(5)), total, body: BODY }
+}
+
+fn bundle(node: &Node, authority: &str) -> Result<Vec<u8>> {
+    let known = node.config.authorities.get(authority);
+    let known = known.ok_or_else(|| {
+        Error::new(Code::Config, format!("there is no [pki.{authority}]"))
+            .advise("give its mount and ca")
+    })?;
+    node.root.read(&known.ca, certs::leaf::BUNDLE_LIMIT)
+}
+
+/// The pair of a certificate that is published on this node.
+fn published(node: &Node, name: &str) -> Result<ClientIdentity> {
+    let missing = |text: String| Error::new(Code::CertificateBad, text).at(name);
+    let spec = node.config.certificates.iter().find(|spec| spec.name == name);
+    let spec = spec.ok_or_else(|| missing("it is not in the configuration".into()))?;
+    match publish::inspect(&node.root, &certs::target(node, spec)?)? {
+        Published::Sound { material, .. } => {
+            Ok(ClientIdentity { cert_pem: material.cert, key_pem: material.key })
+        }
+        Published::Absent => Err(missing("there is none yet".into())),
+        Published::Broken { reason } => Err(missing(reason)),
+        Published::Foreign { what } => Err(missing(format!("{what} is in the way"))),
+    }
+}
+
+/// A file of the node as text, or nothing where it is not there.
+pub(super) fn text(node: &Node, path: &Path, limit: usize) -> Result<Option<String>> {
+    let Some(bytes) = node.root.read_optional(path, limit)? else {
+        return Ok(None);
+    };
+    let text = String::from_utf8(bytes);
+    text.map(Some).map_err(|_| Error::new(Code::Disk, "not UTF-8")).at(path.display())
+}

@@ -1,0 +1,59 @@
+//! Whether this node was ever a member of etcd. An empty data directory alone does not tell: a
+//! member that has lost its data and starts as a new one forms a second cluster, or votes twice.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::facts;
+use crate::config::plane::Etcd;
+use crate::error::{Code, Error, Result};
+use crate::host::files::Root;
+use crate::node::Node;
+use crate::render::Membership;
+
+/// Where it is kept.
+const PATH: &str = "/var/lib/nodeagent/etcd-member.json";
+
+#[derive(Serialize, Deserialize)]
+struct Member {
+    since: jiff::Timestamp,
+    data_dir: std::path::PathBuf,
+}
+
+/// Whether this node was ever a member. A file that cannot be read says that it was.
+pub fn is_formed(root: &Root) -> bool {
+    !matches!(root.stat(Path::new(PATH)), Ok(None))
+}
+
+/// Notes that this node holds the data of a member, where that is news.
+pub fn note(node: &Node, etcd: &Etcd) -> Result<()> {
+    if is_formed(&node.root) || !facts::has_data(&node.root, etcd) {
+        return Ok(());
+    }
+    let member = Member { since: node.clock.now(), data_dir: etcd.data_dir.clone() };
+    let bytes = serde_json::to_vec(&member)
+        .map_err(|error| Error::new(Code::Bug, error.to_string()).at(PATH))?;
+    node.root.write_atomic(Path::new(PATH), &bytes, 0o600, None)
+}
+
+/// What etcd may be told: it forms a cluster only where there has never been one.
+pub fn of(node: &Node, etcd: &Etcd) -> Membership {
+    match is_formed(&node.root) || facts::has_data(&node.root, etcd) {
+        true => Membership::Formed,
+        false => Membership::Forming,
+    }
+}
+
+/// Whether etcd may be started: not where its data are gone.
+pub fn check(root: &Root, etcd: &Etcd) -> Result<()> {
+    if !is_formed(root) || facts::has_data(root, etcd) {
+        return Ok(());
+    }
+    let place = etcd.data_dir.display();
+    let text = "this node was a member of etcd, and the data of that member are gone";
+    Err(Error::new(Code::EtcdDataGone, text).at(&place).advise(format!(
+        "bring the data back (is the volume mounted? findmnt {place}); to replace the member, \
+         remove it from the cluster first (etcdctl member remove), then move {PATH} away"
+    )))
+}

@@ -1,0 +1,101 @@
+//! What runs with files that have changed since its start.
+//!
+//! Some files are read once: an API server's service-account keys and its etcd CA, etcd's client
+//! CA, the controllers' kubeconfig. Before the agent changes such a file it notes which processes
+//! read the former one. They are named by pid and start, so that the note means nothing once they
+//! are gone, and it lies in /run, which a reboot clears as it ends them. No clock is compared.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::facts::ETCD_UNIT;
+use crate::config::plane::Component;
+use crate::error::{Code, Error, Result};
+use crate::host::processes::{self, Process};
+use crate::node::Node;
+
+/// Where the notes lie.
+const PATH: &str = "/run/nodeagent/outdated.json";
+
+const LIMIT: usize = 64 << 10;
+
+/// etcd's program, which a unit runs.
+pub const ETCD: &str = "etcd";
+
+/// A process that has to be restarted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outdated {
+    /// Its program: a component's name, or `etcd`.
+    pub program: String,
+    /// Which process of it.
+    pub process: Process,
+    /// The file that has changed.
+    pub file: String,
+}
+
+/// Who reads a file of the plane directory only at its start. What is not named re-reads it.
+pub fn readers(name: &str) -> &'static [&'static str] {
+    match name {
+        "trust/etcd.pem" => &[ETCD, "kube-apiserver"],
+        "trust/cluster.pem" => &["kube-controller-manager"],
+        "audit-policy.yaml" | "service-account/verify.pem" => &["kube-apiserver"],
+        "service-account/signing.key" => &["kube-apiserver", "kube-controller-manager"],
+        "controller-manager.conf" => &["kube-controller-manager"],
+        "scheduler.conf" => &["kube-scheduler"],
+        _ => &[],
+    }
+}
+
+/// Notes who reads a file that is about to change.
+pub fn mark(node: &Node, name: &str) -> Result<()> {
+    let mut notes = load(node);
+    let before = notes.len();
+    for program in readers(name) {
+        for process in processes::named(&proc(node), program) {
+            let note = Outdated { program: (*program).into(), process, file: name.into() };
+            if !notes.contains(&note) {
+                notes.push(note);
+            }
+        }
+    }
+    if notes.len() == before {
+        return Ok(());
+    }
+    let bytes = serde_json::to_vec(&notes)
+        .map_err(|error| Error::new(Code::Bug, error.to_string()).at(PATH))?;
+    node.root.write_volatile(Path::new(PATH), &bytes, 0o600)
+}
+
+/// The processes that were noted and still run.
+pub fn notes(node: &Node) -> Vec<Outdated> {
+    let mut notes = load(node);
+    notes.retain(|note| processes::is_alive(&proc(node), &note.process));
+    notes
+}
+
+/// The same for people: `etcd (trust/etcd.pem)`.
+pub fn running(node: &Node) -> Vec<String> {
+    notes(node).iter().map(|note| format!("{} ({})", note.program, note.file)).collect()
+}
+
+/// Notes that cannot be read cost a restart that is due; it is told by what does not work then.
+fn load(node: &Node) -> Vec<Outdated> {
+    let bytes = node.root.read_optional(Path::new(PATH), LIMIT).ok().flatten();
+    bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+}
+
+/// Where the kernel shows the processes of this machine.
+pub(super) fn proc(node: &Node) -> std::path::PathBuf {
+    node.root.path(Path::new("/proc"))
+}
+
+/// The unit of a program that has one; the others are static pods.
+pub fn unit_of(program: &str) -> Option<&'static str> {
+    (program == ETCD).then_some(ETCD_UNIT)
+}
+
+/// The component that a program is.
+pub fn component_of(program: &str) -> Option<Component> {
+    Component::ALL.into_iter().find(|component| component.name() == program)
+}

@@ -1,0 +1,355 @@
+//! The effect of each step: one short function for one step. All of them may be cut anywhere and
+//! done again.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::facts::LOOK;
+use super::journal::Event;
+use super::step::Step;
+use super::{PAUSE, Progress, Run, asset_set, assets, clients, manifests, secrets, super_user};
+use crate::config::plane::{Component, Style};
+use crate::error::{Code, Error, Kind, Result};
+use crate::render;
+use crate::wire::kube::Kube;
+
+/// A call of the API in a run: a webhook may take its time.
+const CALL: Duration = Duration::from_secs(15);
+
+/// Between two passes over the assets.
+const PASS: Duration = Duration::from_millis(500);
+
+/// What has been missing for as long is told.
+const TELL: Duration = Duration::from_secs(5);
+
+/// A lease that was not renewed for as long is held by nobody: the components' own
+/// `--leader-elect-lease-duration`.
+const LEASE: Duration = Duration::from_secs(15);
+
+/// For how long the successors have to lead before the temporary API server goes.
+const PROVED: Duration = Duration::from_secs(3);
+
+impl Run<'_> {
+    pub(super) async fn perform(&mut self, step: Step) -> Result<()> {
+        let limit = step.limit();
+        let begun = self.node.clock.monotonic();
+        let outcome = tokio::time::timeout(limit, self.effect(step)).await;
+        match outcome {
+            Ok(done) => done,
+            Err(_) => {
+                let waited = self.node.clock.monotonic().saturating_sub(begun).as_secs();
+                let facts = self.look().await?;
+                let missing = step.satisfied(self.plane.style, &facts, &self.journal).err();
+                let missing = missing.unwrap_or_else(|| "it was cut".into());
+                let text = format!("not done within {waited} s: {missing}");
+                Err(Error::new(Code::PlaneWaiting, text).advise(advice(step)))
+            }
+        }
+    }
+
+    async fn effect(&mut self, step: Step) -> Result<()> {
+        match step {
+            Step::AwaitEtcd | Step::AwaitApiserver | Step::AwaitSuccessors => {
+                self.until_true(step).await
+            }
+            Step::SharedSecrets => self.shared_secrets().await,
+            Step::PlaceManifests | Step::PlaceTemporaryManifests => self.place_manifests().await,
+            Step::RefreshComponents => self.refresh().await,
+            Step::ApplyAssets => self.apply_assets().await,
+            Step::RemoveTemporaryManifests => self.remove_temporary().await,
+            Step::AwaitControlPlane => self.await_control_plane().await,
+        }
+    }
+
+    /// Looks until a step is true; tells what is missing when that changes.
+    async fn until_true(&mut self, step: Step) -> Result<()> {
+        let mut told = (self.node.clock.monotonic(), String::new());
+        loop {
+            let facts = self.look().await?;
+            let Err(missing) = step.satisfied(self.plane.style, &facts, &self.journal) else {
+                return Ok(());
+            };
+            super::membership::check(&self.node.root, self.etcd)?;
+            self.tell_missing(step, missing, &mut told);
+            self.node.clock.sleep(PAUSE).await;
+        }
+    }
+
+    fn tell_missing(&mut self, step: Step, missing: String, told: &mut (Duration, String)) {
+        let now = self.node.clock.monotonic();
+        if missing != told.1 && now.saturating_sub(told.0) >= TELL {
+            (self.tell)(&Progress::Waiting(step, missing.clone()));
+            *told = (now, missing);
+        }
+    }
+
+    async fn shared_secrets(&mut self) -> Result<()> {
+        secrets::establish(self.node, self.plane).await?;
+        self.shared_changed = None;
+        Ok(())
+    }
+
+    /// On a node that has none they are all placed at once; on one that lives, one after another,
+    /// each only while the other controllers are well.
+    async fn place_manifests(&mut self) -> Result<()> {
+        let facts = self.look().await?;
+        let living = facts.component(Component::Apiserver).settled().is_ok();
+        if living && self.plane.style == Style::Static {
+            self.others_are_well().await?;
+        }
+        manifests::place(self.node, self.plane).map(drop)
+    }
+
+    async fn apply_assets(&mut self) -> Result<()> {
+        let set = asset_set(self.node, self.plane)?;
+        let kube = match self.as_super_user().await {
+            Ok(kube) => kube,
+            Err(error) if self.was_applied(&set.digest) && is_away(&error) => {
+                self.note(format!("assets: taken as applied before, not looked at: {error:#}"));
+                let digest = set.digest;
+                return self.note_event(Event::AssetsApplied { digest });
+            }
+            Err(error) => return Err(error),
+        };
+        if !assets::satisfied(&kube, &set).await.unwrap_or(false) {
+            self.apply_set(&set).await?;
+        }
+        self.note_event(Event::AssetsApplied { digest: set.digest })
+    }
+
+    fn was_applied(&self, digest: &str) -> bool {
+        self.journal.assets.as_ref().is_some_and(|(applied, _)| applied == digest)
+    }
+
+    /// Passes over the assets until the API has answered for each of them; the step's limit ends
+    /// it. What will never be taken is told, and what is written otherwise can be applied later.
+    async fn apply_set(&mut self, set: &assets::Set) -> Result<()> {
+        let mut told = (self.node.clock.monotonic(), String::new());
+        loop {
+            let kube = self.as_super_user().await?;
+            let missing = match assets::apply(&kube, set).await {
+                Ok(outcome) if outcome.settled() => {
+                    let remarks = outcome.refused.iter().chain(&outcome.kept);
+                    let remarks = remarks.map(|r| format!("{} ({}): {}", r.object, r.source, r.reason));
+                    let remarks: Vec<String> = remarks.collect();
+                    self.report.remarks.extend(remarks);
+                    return Ok(());
+                }
+                Ok(outcome) => outcome
+                    .pending
+                    .first()
+                    .map_or(String::new(), |first| format!("{}: {}", first.object, first.reason)),
+                Err(error) if matches!(error.kind(), Kind::Unavailable) => format!("{error:#}"),
+                Err(error) => return Err(error),
+            };
+            self.tell_missing(Step::ApplyAssets, missing, &mut told);
+            self.node.clock.sleep(PASS).await;
+        }
+    }
+
+    /// The API of this node, as the super-user of this run.
+    pub(super) async fn as_super_user(&mut self) -> Result<Kube> {
+        let now = self.node.clock.monotonic();
+        let fresh = |user: &super_user::SuperUser| user.expires > now + super_user::MARGIN;
+        if !self.super_user.as_ref().is_some_and(fresh) {
+            self.super_user = Some(super_user::obtain(self.node).await?);
+        }
+        let identity = self.super_user.as_ref().map(|user| user.identity.clone());
+        clients::kube(self.node, &clients::local(Component::Apiserver), identity, CALL)
+    }
+
+    /// What of the final components is missing, of a self-hosted control plane.
+    pub(super) async fn successors(&mut self) -> Option<Vec<String>> {
+        let kube = self.as_super_user().await.ok()?;
+        let node = self.node.identity().ok()?.instance_id;
+        let selector = format!("{}=daemon-set", render::PLACE_LABEL);
+        let pods = kube.list("/api/v1/namespaces/kube-system/pods", Some(&selector)).await.ok()?;
+        let ready = |component: &Component| {
+            pods.iter().any(|pod| {
+                pod["spec"]["nodeName"] == node.as_str()
+                    && pod["metadata"]["labels"][render::COMPONENT_LABEL] == component.name()
+                    && is_ready(pod)
+            })
+        };
+        let missing = Component::ALL.iter().filter(|component| !ready(component));
+        Some(missing.map(|component| format!("{component} of the DaemonSet is not ready")).collect())
+    }
+
+    /// First the controllers go, whose successors then win their leases; the API server goes last,
+    /// when that is proved. Where the successors do not win, the temporary ones are put back.
+    async fn remove_temporary(&mut self) -> Result<()> {
+        for component in [Component::ControllerManager, Component::Scheduler] {
+            manifests::remove_temporary(self.node, self.plane, component).await?;
+        }
+        let led = tokio::time::timeout(LEASE * 4, self.until_led(PROVED)).await;
+        if !matches!(led, Ok(Ok(()))) {
+            manifests::place(self.node, self.plane)?;
+            let found = match led {
+                Ok(Err(error)) => format!("{error:#}"),
+                _ => format!("no lease within {} s", (LEASE * 4).as_secs()),
+            };
+            let text = format!("the final components do not lead: {found}; the temporary ones are back");
+            return Err(Error::new(Code::PlaneWaiting, text).advise(advice(Step::AwaitSuccessors)));
+        }
+        manifests::remove_temporary(self.node, self.plane, Component::Apiserver).await
+    }
+
+    /// Until both leases have been held for a time.
+    async fn until_led(&mut self, proved: Duration) -> Result<()> {
+        let mut since = None;
+        loop {
+            let now = self.node.clock.monotonic();
+            since = match self.unled().await {
+                Ok(None) => since.or(Some(now)),
+                Ok(Some(_)) => None,
+                Err(error) if error.kind() == Kind::Unavailable => None,
+                Err(error) => return Err(error),
+            };
+            if since.is_some_and(|since| now.saturating_sub(since) >= proved) {
+                return Ok(());
+            }
+            self.node.clock.sleep(PAUSE).await;
+        }
+    }
+
+    /// Which lease nobody holds, if there is one.
+    async fn unled(&mut self) -> Result<Option<String>> {
+        let kube = self.as_super_user().await?;
+        for component in [Component::ControllerManager, Component::Scheduler] {
+            let path = format!(
+                "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/{}",
+                component.name()
+            );
+            let lease = kube.get(&path).await?;
+            let renewed = lease.as_ref().and_then(|lease| lease["spec"]["renewTime"].as_str());
+            let renewed = renewed.and_then(|text| text.parse::<jiff::Timestamp>().ok());
+            let holder = lease.as_ref().and_then(|lease| lease["spec"]["holderIdentity"].as_str());
+            let age = renewed.map(|at| at.duration_until(self.node.clock.now()).as_secs());
+            let fresh = age.is_some_and(|age| age.unsigned_abs() < LEASE.as_secs());
+            if !fresh || holder.is_none_or(str::is_empty) {
+                return Ok(Some(format!("nobody holds the lease of {component}")));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Health of every component, and with a super-user the leases and this node's registration.
+    async fn await_control_plane(&mut self) -> Result<()> {
+        let mut told = (self.node.clock.monotonic(), String::new());
+        loop {
+            let missing = self.unwell().await?;
+            let Some(missing) = missing else {
+                return Ok(());
+            };
+            self.tell_missing(Step::AwaitControlPlane, missing, &mut told);
+            self.node.clock.sleep(PAUSE).await;
+        }
+    }
+
+    async fn unwell(&mut self) -> Result<Option<String>> {
+        let facts = self.look().await?;
+        for component in Component::ALL {
+            if let Err(text) = facts.component(component).settled() {
+                return Ok(Some(format!("{component}: {text}")));
+            }
+        }
+        if let Err(error) = self.as_super_user().await {
+            if !is_away(&error) {
+                return Err(error);
+            }
+            let text = format!("leases and node were not looked at: {error:#}");
+            if !self.report.notes.contains(&text) {
+                self.note(text);
+            }
+            return Ok(None);
+        }
+        let asked = async {
+            match self.unled().await? {
+                Some(text) => Ok(Some(text)),
+                None => self.unregistered().await,
+            }
+        };
+        match asked.await {
+            Err(error) if error.kind() == Kind::Unavailable => Ok(Some(format!("{error:#}"))),
+            other => other,
+        }
+    }
+
+    async fn unregistered(&mut self) -> Result<Option<String>> {
+        let kube = self.as_super_user().await?;
+        let name = self.node.identity()?.instance_id;
+        let Some(node) = kube.get(&format!("/api/v1/nodes/{name}")).await? else {
+            return Ok(Some(format!("the kubelet has not registered {name}")));
+        };
+        if is_ready(&node) {
+            return Ok(None);
+        }
+        // Without a pod network no node gets ready, and that may be brought by hand later.
+        let text = condition(&node).map_or(String::new(), |found| format!(": {found}"));
+        if text.contains("NetworkPluginNotReady") || text.contains("cni plugin") {
+            self.note(format!("node {name} is registered and waits for its pod network{text}"));
+            return Ok(None);
+        }
+        Ok(Some(format!("node {name} is not ready{text}")))
+    }
+
+    /// The other controllers have a healthy etcd and API: only then may this one's be disturbed.
+    pub(super) async fn others_are_well(&self) -> Result<()> {
+        let own = self.node.identity()?.private_ip;
+        let others = self.etcd.members.iter().filter(|member| Some(member.address) != own);
+        let mut unwell = Vec::new();
+        for member in others {
+            let address = std::net::SocketAddr::new(member.address, 6443).to_string();
+            let kube = clients::anonymous(self.node, &address, LOOK)?;
+            let (api, etcd) = tokio::join!(
+                kube.probe("/readyz"),
+                clients::etcd_is_healthy(self.node, member)
+            );
+            let api = matches!(api, Ok(crate::wire::kube::Probe::Ok));
+            if !(api && etcd) {
+                let what = if api { "etcd" } else { "API server" };
+                unwell.push(format!("the {what} of {} ({})", member.name, member.address));
+            }
+        }
+        match unwell.is_empty() {
+            true => Ok(()),
+            false => {
+                let text = format!("not while another controller is unwell: {}", unwell.join(", "));
+                Err(Error::new(Code::PlaneWaiting, text)
+                    .advise("see `nodeagent status` there; this one goes on by itself then"))
+            }
+        }
+    }
+}
+
+/// Whether something cannot be asked just now, as opposed to having said no.
+fn is_away(error: &Error) -> bool {
+    matches!(error.kind(), Kind::Unavailable | Kind::Sealed | Kind::Unauthenticated)
+}
+
+fn is_ready(object: &Value) -> bool {
+    let conditions = object["status"]["conditions"].as_array();
+    let ready = |condition: &&Value| condition["type"] == "Ready" && condition["status"] == "True";
+    conditions.is_some_and(|conditions| conditions.iter().find(ready).is_some())
+}
+
+/// Why a node is not ready, in the kubelet's words.
+fn condition(node: &Value) -> Option<String> {
+    let conditions = node["status"]["conditions"].as_array()?;
+    let ready = conditions.iter().find(|condition| condition["type"] == "Ready")?;
+    ready["message"].as_str().map(|text| text.chars().take(200).collect())
+}
+
+fn advice(step: Step) -> &'static str {
+    match step {
+        Step::AwaitEtcd => {
+            "systemctl status etcd-member; journalctl -u etcd-member -n 50; a lost quorum or lost \
+             data are not repaired by nodeagent: bring the members back first"
+        }
+        Step::AwaitApiserver | Step::AwaitControlPlane | Step::AwaitSuccessors => {
+            "see why: journalctl -u kubelet -n 50; crictl ps -a; the logs in /var/log/pods"
+        }
+        _ => "see `nodeagent status` and run `nodeagent bootstrap` again",
+    }
+}

@@ -1,0 +1,69 @@
+//! The restart of what runs with files that have changed since its start: one at a time, under the
+//! cluster's lock, while the other controllers are well, and in the way that costs least. A pod's
+//! process is asked to end and the kubelet starts its container again, which takes 4 s where a new
+//! manifest takes 12 (real API servers, with the rendered grace periods).
+
+use std::time::Duration;
+
+use super::facts::{Answer, ETCD_UNIT};
+use super::outdated::{self, Outdated};
+use super::{PAUSE, Run};
+use crate::config::plane::Component;
+use crate::error::{Context, Result};
+use crate::host::processes;
+
+/// The longest that etcd may take to be started again.
+const ETCD_LIMIT: Duration = Duration::from_secs(90);
+
+impl Run<'_> {
+    pub(super) async fn refresh(&mut self) -> Result<()> {
+        loop {
+            let notes = outdated::notes(self.node);
+            let Some(note) = notes.first() else {
+                return Ok(());
+            };
+            if self.is_well(note).await? {
+                self.others_are_well().await?;
+            }
+            self.restart(note).await.during(format!("restarting {}", note.program))?;
+        }
+    }
+
+    /// What is down already is disturbed by nothing.
+    async fn is_well(&mut self, note: &Outdated) -> Result<bool> {
+        let facts = self.look().await?;
+        Ok(match outdated::component_of(&note.program) {
+            Some(component) => facts.component(component).settled().is_ok(),
+            None => facts.etcd == Answer::Ready,
+        })
+    }
+
+    async fn restart(&mut self, note: &Outdated) -> Result<()> {
+        let component = outdated::component_of(&note.program);
+        if component.is_none() {
+            self.node.units.restart(ETCD_UNIT, ETCD_LIMIT).await?;
+        } else {
+            let proc = outdated::proc(self.node);
+            processes::terminate(&proc, &note.process)?;
+            while processes::is_alive(&proc, &note.process) {
+                self.node.clock.sleep(PAUSE).await;
+            }
+        }
+        self.until_well(component).await
+    }
+
+    /// The step's limit ends it.
+    async fn until_well(&mut self, component: Option<Component>) -> Result<()> {
+        loop {
+            let facts = self.look().await?;
+            let well = match component {
+                Some(component) => facts.component(component).settled().is_ok(),
+                None => facts.etcd == Answer::Ready,
+            };
+            if well {
+                return Ok(());
+            }
+            self.node.clock.sleep(PAUSE).await;
+        }
+    }
+}

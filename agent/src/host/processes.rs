@@ -1,0 +1,120 @@
+//! The processes of this machine that the agent looks after beside systemd's units: those of
+//! static pods. One is named by its pid and the instant of its start, so that a pid that was given
+//! to another process is never taken for it.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Code, Error, Result};
+
+/// Longer command lines are cut: the program's name stands in front.
+const LIMIT: u64 = 64 << 10;
+
+/// A process, known from any other that ever was on this boot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// Its pid, as this machine numbers it.
+    pub pid: i32,
+    /// When it started, in clock ticks since boot.
+    pub started: u64,
+}
+
+/// The processes whose program has this name, by the first word of their command line.
+pub fn named(proc: &Path, program: &str) -> Vec<Process> {
+    let Ok(entries) = std::fs::read_dir(proc) else {
+        return Vec::new();
+    };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| runs(proc, *pid, program))
+        .filter_map(|pid| Some(Process { pid, started: started(proc, pid)? }))
+        .collect()
+}
+
+/// Whether its command line holds this argument.
+pub fn has_argument(proc: &Path, process: &Process, argument: &str) -> bool {
+    let line = read(&proc.join(process.pid.to_string()).join("cmdline"));
+    line.split('\0').any(|word| word == argument)
+}
+
+/// Whether it is still there.
+pub fn is_alive(proc: &Path, process: &Process) -> bool {
+    started(proc, process.pid) == Some(process.started)
+}
+
+/// Asks a process to end. One that is gone already is what was wanted.
+pub fn terminate(proc: &Path, process: &Process) -> Result<()> {
+    let failed = |error: Errno| {
+        Error::new(Code::RestartFailed, std::io::Error::from(error).to_string())
+            .at(format!("process {}", process.pid))
+            .during("asking it to end")
+    };
+    let Some(pid) = Pid::from_raw(process.pid) else {
+        return Err(Error::new(Code::Bug, "a process without a number"));
+    };
+    let handle = match pidfd_open(pid, PidfdFlags::empty()) {
+        Err(Errno::SRCH) => return Ok(()),
+        opened => opened.map_err(failed)?,
+    };
+    // The handle holds the process: what is seen to be it now still is when the signal comes.
+    if !is_alive(proc, process) {
+        return Ok(());
+    }
+    match pidfd_send_signal(&handle, Signal::TERM) {
+        Ok(()) | Err(Errno::SRCH) => Ok(()),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn runs(proc: &Path, pid: i32, program: &str) -> bool {
+    let line = read(&proc.join(pid.to_string()).join("cmdline"));
+    let first = line.split('\0').next().unwrap_or_default();
+    PathBuf::from(first).file_name().is_some_and(|name| name == program)
+}
+
+/// The 22nd field of /proc/PID/stat (proc(5)); the second may hold blanks, and ends with the last
+/// parenthesis.
+fn started(proc: &Path, pid: i32) -> Option<u64> {
+    let stat = read(&proc.join(pid.to_string()).join("stat"));
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_whitespace();
+    // A process that has ended and was not waited for yet is gone for our purposes.
+    (fields.next()? != "Z").then_some(())?;
+    fields.nth(18)?.parse().ok()
+}
+
+fn read(path: &Path) -> String {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(LIMIT).read_to_end(&mut bytes));
+    read.map_or_else(|_| String::new(), |_| String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PROC: &str = "/proc";
+
+    #[test]
+    fn a_process_is_found_by_its_program_and_ends_when_it_is_asked_to() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let program = dir.path().join("kube-test-component");
+        std::os::unix::fs::symlink("/bin/sleep", &program).expect("a link");
+        let mut child = std::process::Command::new(&program).arg("600").spawn().expect("a child");
+        let found = named(Path::new(PROC), "kube-test-component");
+        let pid = i32::try_from(child.id()).expect("a pid");
+        let ours = found.iter().find(|process| process.pid == pid).expect("it is found").clone();
+        assert!(is_alive(Path::new(PROC), &ours));
+        let other = Process { pid, started: ours.started + 1 };
+        terminate(Path::new(PROC), &other).expect("nothing is done to another");
+        assert!(child.try_wait().expect("asked").is_none());
+        terminate(Path::new(PROC), &ours).expect("it is asked to end");
+        child.wait().expect("it ends");
+        assert!(!is_alive(Path::new(PROC), &ours));
+        terminate(Path::new(PROC), &ours).expect("nothing is left to do");
+    }
+}
