@@ -15,10 +15,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
+use crate::bootstrap;
 use crate::config::Config;
 use crate::duty::act::Acted;
 use crate::duty::session::First;
-use crate::duty::{self, Done, Due, Duty, DutyId, Facts, Records, Why, certs, session};
+use crate::duty::{
+    self, Done, Due, Duty, DutyId, Facts, Records, Why, certs, control_plane, session,
+};
 use crate::error::{Code, Error, Result};
 use crate::host::files::Root;
 use crate::host::notify::Notifier;
@@ -28,6 +31,14 @@ use crate::status::{self, Status, text};
 /// The loop looks at least this often: the wall clock may step, and files may be torn by others.
 /// `status` takes an agent for dead that has not looked for twice as long.
 pub const INTERVAL: Duration = Duration::from_secs(30);
+
+/// A node with a control plane looks as often as this: a lost one is noticed within it.
+pub const PLANE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How often the loop looks at least.
+pub fn interval(config: &Config) -> Duration {
+    if config.control_plane.is_some() { PLANE_INTERVAL } else { INTERVAL }
+}
 
 /// After SIGTERM effects may end within this; a publication takes 0.2 s.
 const GRACE: Duration = Duration::from_secs(10);
@@ -71,6 +82,7 @@ fn is_busy(config: &Config, duty: &Duty<'_>, in_flight: &BTreeSet<DutyId>) -> bo
         Duty::Act(spec) => config
             .certificates_of(&spec.name)
             .any(|cert| in_flight.contains(&DutyId::Cert(cert.name.clone()))),
+        Duty::Files | Duty::ControlPlane(_) => false,
     };
     beside || in_flight.contains(&duty.id())
 }
@@ -100,6 +112,8 @@ pub struct Agent {
     counted: BTreeSet<DutyId>,
     /// What was wrong with the agent's own files, for `status`.
     own: Option<Error>,
+    /// Since when the control plane has not been whole.
+    down_since: Option<Timestamp>,
     started: Timestamp,
 }
 
@@ -127,22 +141,32 @@ impl Agent {
         }
         let (in_flight, counted) = (BTreeSet::new(), BTreeSet::new());
         let saved = own.is_none().then(|| records.essence());
-        Agent { node, records, in_flight, saved, counted, own, started }
+        Agent { node, records, in_flight, saved, counted, own, down_since: None, started }
     }
 
     /// Takes a look and decides.
-    pub async fn look(&self) -> (Facts, Decision) {
-        let facts = Facts::gather(&self.node, &self.records).await;
+    pub async fn look(&mut self) -> (Facts, Decision) {
+        let mut facts = Facts::gather(&self.node, &self.records).await;
+        facts.plane = bootstrap::facts::gather(&self.node).await;
         let now = self.node.clock.now();
+        self.down_since = self.down_since(&facts).map(|since| since.unwrap_or(now));
+        facts.plane_down_since = self.down_since;
         let decision = decide(&self.node.config, &facts, &self.records, &self.in_flight, now);
         (facts, decision)
+    }
+
+    /// Since when the control plane is not whole; `Some(None)` where that is new.
+    fn down_since(&self, facts: &Facts) -> Option<Option<Timestamp>> {
+        let plane = self.node.config.control_plane.as_ref()?;
+        let seen = facts.plane.as_ref()?;
+        control_plane::is_down(plane, seen).then_some(self.down_since)
     }
 
     /// Notes that an effect begins. An issue is counted before it is asked for; where that cannot
     /// be written down it is not asked for.
     pub fn begin(&mut self, id: &DutyId, facts: &Facts) -> Result<()> {
         match id {
-            DutyId::Session => {}
+            DutyId::Session | DutyId::Files | DutyId::ControlPlane => {}
             DutyId::Cert(name) if !certs::will_issue(facts.certificates.get(name)) => {}
             DutyId::Cert(name) => {
                 self.records.count_issue(name, self.node.clock.now());
@@ -186,8 +210,8 @@ impl Agent {
                 }
                 let recovered = self.records.succeeded(id, &done, now);
                 log_success(id, &done, recovered);
-                if let Done::Acted(Acted::RolledBack(back)) = &done {
-                    self.records.failed(id, &back.error, now, self.node.seed);
+                if let Some(error) = left_over(&done) {
+                    self.records.failed(id, error, now, self.node.seed);
                 }
             }
             Err(error) => self.settle_failure(id, &error, now),
@@ -236,7 +260,7 @@ impl Agent {
     /// What `status` shows.
     pub fn status(&self, facts: &Facts) -> Status {
         let now = self.node.clock.now();
-        let agent = status::AgentPart::new(self.started, now, INTERVAL);
+        let agent = status::AgentPart::new(self.started, now, interval(&self.node.config));
         status::collect(&self.node.config, facts, &self.records, agent, self.own.as_ref())
     }
 
@@ -263,6 +287,15 @@ impl Agent {
     }
 }
 
+/// What went wrong beside a success, and stays told.
+fn left_over(done: &Done) -> Option<&Error> {
+    match done {
+        Done::Acted(Acted::RolledBack(back)) => Some(&back.error),
+        Done::Raised(report) => report.remarks.as_ref(),
+        _ => None,
+    }
+}
+
 fn log_success(id: &DutyId, done: &Done, recovered: bool) {
     match done {
         Done::Session(word) if *word == "logged in" || recovered => info!(duty = %id, "{word}"),
@@ -281,6 +314,13 @@ fn log_success(id: &DutyId, done: &Done, recovered: bool) {
         }
         Done::Acted(Acted::Intends(..)) => debug!(duty = %id, "an act is needed"),
         Done::Acted(Acted::RolledBack(back)) => warn!(duty = %id, "{:#}", back.error),
+        Done::Files(names) => info!(duty = %id, "wrote {}", names.join(", ")),
+        Done::Raised(report) => {
+            let steps = report.done.iter().map(|(step, _)| step.name());
+            let steps: Vec<_> = steps.collect();
+            info!(duty = %id, "the control plane is whole: {}", steps.join(", "));
+            report.notes.iter().for_each(|note| info!(duty = %id, "{note}"));
+        }
     }
 }
 
@@ -347,7 +387,8 @@ fn settle(
 /// The time until the next look: the next instant due, but never longer than the interval or
 /// half of systemd's watchdog time.
 fn pause(node: &Node, notifier: &Notifier, next: Option<Timestamp>) -> Duration {
-    let longest = notifier.watchdog_interval().map_or(INTERVAL, |half| half.min(INTERVAL));
+    let interval = interval(&node.config);
+    let longest = notifier.watchdog_interval().map_or(interval, |half| half.min(interval));
     let due = next.map(|next| node.clock.now().duration_until(next));
     let due = due.map(|due| Duration::try_from(due).unwrap_or(Duration::ZERO));
     due.map_or(longest, |due| due.min(longest))

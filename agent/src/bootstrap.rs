@@ -72,12 +72,12 @@ pub struct Report {
     pub done: Vec<(Step, Duration)>,
     /// What a person should know.
     pub notes: Vec<String>,
-    /// What is wrong with assets: nothing else was held back by it.
-    pub remarks: Vec<String>,
+    /// What is wrong with assets, where something is: nothing else was held back by it.
+    pub remarks: Option<Error>,
 }
 
 /// Where a run tells how it goes.
-pub type Tell<'a> = &'a mut (dyn FnMut(&Progress) + Send);
+pub type Tell<'a> = &'a mut (dyn FnMut(&Progress) + Send + Sync);
 
 /// A run under way.
 struct Run<'a> {
@@ -95,7 +95,7 @@ struct Run<'a> {
 /// Does every step that is not true yet.
 pub async fn run(node: &Node, mode: Mode, tell: Tell<'_>) -> Result<Report> {
     let (plane, etcd) = facts::told(node)?;
-    let _only = Lock::acquire(&node.root.path(Path::new(LOCK)))?;
+    let _only = alone(node, tell).await?;
     let journal = Journal::load(&node.root)?;
     let report = Report::default();
     let mut run =
@@ -114,6 +114,24 @@ pub async fn run(node: &Node, mode: Mode, tell: Tell<'_>) -> Result<Report> {
     ended.map(|()| run.report)
 }
 
+/// The one run of this node; another one's end is waited for.
+async fn alone(node: &Node, tell: Tell<'_>) -> Result<Lock> {
+    let begun = node.clock.monotonic();
+    let mut told = false;
+    loop {
+        let waited = node.clock.monotonic().saturating_sub(begun);
+        match Lock::acquire(&node.root.path(Path::new(LOCK))) {
+            Err(error) if error.code() == Code::Locked && waited < LOCK_LIMIT => {
+                if !std::mem::replace(&mut told, true) {
+                    tell(&Progress::HeldBy(format!("another run of this node: {error:#}")));
+                }
+                node.clock.sleep(LOCK_PAUSE).await;
+            }
+            other => return other,
+        }
+    }
+}
+
 impl Run<'_> {
     /// What is refused before anything is touched.
     fn check(&mut self) -> Result<()> {
@@ -127,7 +145,7 @@ impl Run<'_> {
             return Err(Error::new(Code::AssetsBad, faults.join("\n"))
                 .advise("correct the documents named; nothing was touched"));
         }
-        self.report.remarks.extend(faults);
+        self.remark(faults);
         Ok(())
     }
 
@@ -230,6 +248,18 @@ impl Run<'_> {
             }
             self.node.clock.sleep(LOCK_PAUSE).await;
         }
+    }
+
+    fn remark(&mut self, texts: Vec<String>) {
+        if texts.is_empty() {
+            return;
+        }
+        let before = self.report.remarks.take().map(|error| format!("{error:#}\n"));
+        let text = format!("{}{}", before.unwrap_or_default(), texts.join("\n"));
+        self.report.remarks = Some(
+            Error::new(Code::AssetsBad, text)
+                .advise("correct the documents named, then run `nodeagent bootstrap`"),
+        );
     }
 
     fn note_event(&mut self, event: Event) -> Result<()> {

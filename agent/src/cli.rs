@@ -1,5 +1,7 @@
 //! The verbs. Their doc comments are `--help`.
 
+mod bootstrap;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,6 +60,17 @@ pub enum Verb {
         /// The certificate's name, as `status` shows it.
         certificate: String,
     },
+    /// Raise the control plane of this controller, or what of it is missing.
+    Bootstrap {
+        /// Only print what would be done, and why.
+        #[arg(long, conflicts_with = "recover")]
+        plan: bool,
+        /// Rely on nothing that former runs did: after a loss.
+        #[arg(long)]
+        recover: bool,
+    },
+    /// Print every file and manifest that follows from the configuration; keys are left out.
+    Render,
     /// Check the configuration and print every error in it.
     Check,
     /// Print the version.
@@ -109,6 +122,16 @@ pub async fn run(cli: &Cli) -> Result<Outcome> {
                 config.consumers.len()
             )))
         }
+        Verb::Bootstrap { plan, recover } => {
+            let node = build(&root, &clock)?;
+            let wanted = match (plan, recover) {
+                (true, _) => bootstrap::Wanted::Plan,
+                (false, true) => bootstrap::Wanted::Recovery,
+                (false, false) => bootstrap::Wanted::Raise,
+            };
+            bootstrap::run(&node, wanted).await.map(Outcome::good)
+        }
+        Verb::Render => bootstrap::render(&build(&root, &clock)?).map(Outcome::good),
         Verb::Version => Ok(Outcome::good(format!("nodeagent {}\n", env!("CARGO_PKG_VERSION")))),
     }
 }

@@ -5,7 +5,9 @@
 
 pub mod act;
 pub mod certs;
+pub mod control_plane;
 pub mod facts;
+pub mod files;
 pub mod records;
 pub mod session;
 
@@ -15,6 +17,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::bootstrap::Report;
+use crate::config::plane::ControlPlane;
 use crate::config::{CertSpec, Config, ConsumerSpec};
 use crate::error::Result;
 use crate::node::Node;
@@ -30,6 +34,10 @@ pub enum Duty<'a> {
     Cert(&'a CertSpec),
     /// See a consumer take up what was committed for it.
     Act(&'a ConsumerSpec),
+    /// Write the files that follow from the configuration.
+    Files,
+    /// Keep the control plane of this node up.
+    ControlPlane(&'a ControlPlane),
 }
 
 /// Names a duty in records, logs and `status`.
@@ -42,6 +50,10 @@ pub enum DutyId {
     Cert(String),
     /// [`Duty::Act`] of a name.
     Act(String),
+    /// [`Duty::Files`]
+    Files,
+    /// [`Duty::ControlPlane`]
+    ControlPlane,
 }
 
 /// When a duty is due.
@@ -83,6 +95,8 @@ pub enum Why {
     Requested,
     /// A publication was not carried to its end.
     Unfinished,
+    /// It has not answered for long enough.
+    Down,
 }
 
 /// What a blocked duty waits for.
@@ -92,6 +106,8 @@ pub enum Hold {
     Duty(DutyId),
     /// The clock's return into its bounds.
     Clock,
+    /// etcd, which comes back by itself or by a person.
+    Etcd,
     /// A person: something of somebody else is in the way.
     Foreign,
 }
@@ -103,6 +119,8 @@ impl Duty<'_> {
             Duty::Session => DutyId::Session,
             Duty::Cert(spec) => DutyId::Cert(spec.name.clone()),
             Duty::Act(spec) => DutyId::Act(spec.name.clone()),
+            Duty::Files => DutyId::Files,
+            Duty::ControlPlane(_) => DutyId::ControlPlane,
         }
     }
 
@@ -118,6 +136,8 @@ impl Duty<'_> {
             Duty::Session => session::due(config, facts, now),
             Duty::Cert(spec) => certs::due(config, spec, facts, records, now),
             Duty::Act(spec) => act::due(config, spec, facts, records, now),
+            Duty::Files => files::due(facts),
+            Duty::ControlPlane(plane) => control_plane::due(config, plane, facts, now),
         }
     }
 
@@ -133,6 +153,10 @@ impl Duty<'_> {
             Duty::Act(spec) => {
                 (spec.limit * 2 + act::PROBE_LIMIT * 2) * 2 + Duration::from_secs(30)
             }
+            // A dozen small files on a slow disk.
+            Duty::Files => Duration::from_secs(30),
+            // The steps have limits of their own; this is more than all of them.
+            Duty::ControlPlane(_) => Duration::from_secs(3600),
         }
     }
 }
@@ -142,6 +166,8 @@ pub fn duties(config: &Config) -> Vec<Duty<'_>> {
     let mut duties = vec![Duty::Session];
     duties.extend(config.certificates.iter().map(Duty::Cert));
     duties.extend(config.consumers.iter().map(Duty::Act));
+    duties.extend(config.cluster_plan.is_some().then_some(Duty::Files));
+    duties.extend(config.control_plane.as_ref().map(Duty::ControlPlane));
     duties
 }
 
@@ -154,6 +180,10 @@ pub enum Done {
     Committed(certs::Commit),
     /// A consumer was seen to.
     Acted(act::Acted),
+    /// These files were written.
+    Files(Vec<String>),
+    /// The control plane is whole.
+    Raised(Report),
 }
 
 /// Performs a duty's effect.
@@ -162,6 +192,8 @@ pub async fn perform(node: &Node, duty: &Duty<'_>, why: Why, records: &Records) 
         Duty::Session => session::perform(node, why, records).await.map(Done::Session),
         Duty::Cert(spec) => certs::perform(node, spec, records).await.map(Done::Committed),
         Duty::Act(spec) => act::perform(node, spec, records).await.map(Done::Acted),
+        Duty::Files => files::perform(node).map(Done::Files),
+        Duty::ControlPlane(_) => control_plane::perform(node).await.map(Done::Raised),
     }
 }
 
@@ -171,6 +203,8 @@ impl fmt::Display for DutyId {
             DutyId::Session => f.write_str("session"),
             DutyId::Cert(name) => write!(f, "cert/{name}"),
             DutyId::Act(name) => write!(f, "act/{name}"),
+            DutyId::Files => f.write_str("files"),
+            DutyId::ControlPlane => f.write_str("control-plane"),
         }
     }
 }
@@ -187,6 +221,8 @@ impl TryFrom<String> for DutyId {
     fn try_from(text: String) -> std::result::Result<DutyId, String> {
         match text.split_once('/') {
             None if text == "session" => Ok(DutyId::Session),
+            None if text == "files" => Ok(DutyId::Files),
+            None if text == "control-plane" => Ok(DutyId::ControlPlane),
             Some(("cert", name)) => Ok(DutyId::Cert(name.to_string())),
             Some(("act", name)) => Ok(DutyId::Act(name.to_string())),
             _ => Err(format!("`{text}` names no duty")),
@@ -208,6 +244,7 @@ impl fmt::Display for Why {
             Why::Committed => "committed",
             Why::Requested => "requested",
             Why::Unfinished => "unfinished",
+            Why::Down => "down",
         })
     }
 }

@@ -3,6 +3,7 @@
 //! [`collect`] is pure. The document lies in /run, so that `status` works when the agent is dead
 //! and for an ordinary user. Within a schema it only grows.
 
+pub mod plane;
 pub mod text;
 
 use std::path::Path;
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{CertSpec, Config, ConsumerSpec};
 use crate::duty::facts::{CertFact, Held};
-use crate::duty::{Due, Duty, Facts, Hold, Records, act, certs, session};
+use crate::duty::{Due, Duty, DutyId, Facts, Hold, Records, act, certs, session};
 use crate::error::{Code, Error, Result};
 use crate::host::files::Root;
 use crate::node::Standing;
@@ -56,6 +57,9 @@ pub struct Status {
     pub certificates: Vec<CertPart>,
     /// The programs that use them.
     pub consumers: Vec<ConsumerPart>,
+    /// The control plane, on a node that has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control_plane: Option<plane::PlanePart>,
     /// What needs attention.
     pub problems: Vec<Problem>,
 }
@@ -194,6 +198,7 @@ pub fn collect(
         autonomy_s: autonomy,
         certificates,
         consumers: config.consumers.iter().map(|spec| view.consumer(spec)).collect(),
+        control_plane: view.plane(),
         problems,
     }
 }
@@ -206,6 +211,11 @@ struct View<'a> {
 }
 
 impl View<'_> {
+    fn plane(&self) -> Option<plane::PlanePart> {
+        let (told, seen) = self.config.control_plane.as_ref().zip(self.facts.plane.as_ref())?;
+        Some(plane::collect(told, seen, self.facts.plane_down_since))
+    }
+
     fn node(&self) -> NodePart {
         let identity = self.facts.session.as_ref().map(|(session, _)| &session.identity);
         NodePart {
@@ -326,6 +336,10 @@ impl View<'_> {
         problems.extend(self.clock_problem());
         for spec in &self.config.certificates {
             problems.extend(self.cert_problem(spec));
+        }
+        if let Some(part) = self.plane() {
+            let failing = self.records.duty(&DutyId::ControlPlane).failure.is_some();
+            problems.extend(plane::problems(&part, failing));
         }
         problems
     }

@@ -111,7 +111,7 @@ fn published(node: &Node, name: &str) -> Result<ClientIdentity> {
 }
 
 /// A file of the node as text, or nothing where it is not there.
-pub(super) fn text(node: &Node, path: &Path, limit: usize) -> Result<Option<String>> {
+pub(crate) fn text(node: &Node, path: &Path, limit: usize) -> Result<Option<String>> {
     let Some(bytes) = node.root.read_optional(path, limit)? else {
         return Ok(None);
     };

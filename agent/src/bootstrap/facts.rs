@@ -9,6 +9,7 @@ use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 
 use super::clients;
+use super::journal::Journal;
 use super::lock::{self, Holder};
 use super::manifests;
 use super::outdated;
@@ -52,6 +53,8 @@ pub struct PlaneFacts {
     pub assets: Option<String>,
     /// Who holds the cluster's lock.
     pub holder: Option<Holder>,
+    /// What the journal knows; nothing where it cannot be read, which a run then tells.
+    pub journal: Journal,
 }
 
 /// A manifest in the kubelet's directory.
@@ -135,6 +138,7 @@ pub async fn gather(node: &Node) -> Option<PlaneFacts> {
         outdated: outdated::running(node),
         assets: super::assets_digest(node, plane),
         holder,
+        journal: Journal::load(&node.root).unwrap_or_default(),
     })
 }
 

@@ -133,7 +133,7 @@ impl Run<'_> {
                     let remarks = outcome.refused.iter().chain(&outcome.kept);
                     let remarks = remarks.map(|r| format!("{} ({}): {}", r.object, r.source, r.reason));
                     let remarks: Vec<String> = remarks.collect();
-                    self.report.remarks.extend(remarks);
+                    self.remark(remarks);
                     return Ok(());
                 }
                 Ok(outcome) => outcome

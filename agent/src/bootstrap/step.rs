@@ -218,6 +218,6 @@ fn whole(style: Style, facts: &PlaneFacts, journal: &Journal) -> Result<(), Stri
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        f.pad(self.name())
     }
 }

@@ -8,9 +8,11 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 
 use super::certs::store::Generation;
+use super::files::{self, FilesFact};
 use super::{Records, Why, certs};
+use crate::bootstrap::facts::PlaneFacts;
 use crate::duty::certs::leaf::Leaf;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::node::{Node, SessionFacts, Standing};
 
 /// What one look saw.
@@ -22,6 +24,12 @@ pub struct Facts {
     pub clock: ClockFact,
     /// Each certificate, by name.
     pub certificates: BTreeMap<String, CertFact>,
+    /// The files that follow from the configuration, where it tells of a cluster.
+    pub files: Option<Result<FilesFact>>,
+    /// The control plane, where this node has one and the loop has looked at it.
+    pub plane: Option<PlaneFacts>,
+    /// Since when the control plane has not been whole.
+    pub plane_down_since: Option<Timestamp>,
 }
 
 /// The clock against Vault's.
@@ -102,6 +110,7 @@ impl Facts {
                 measured: node.vault.observed().map(|seen| seen.wall),
                 synchronized: node.clock.synchronized(),
             },
+            files: files::examine(node),
             ..Facts::default()
         };
         for spec in &node.config.certificates {

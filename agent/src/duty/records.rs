@@ -207,6 +207,7 @@ impl Records {
         duty.last_success = Some(now);
         match done {
             Done::Session(_) | Done::Acted(Acted::Intends(..)) => {}
+            Done::Files(_) | Done::Raised(_) => {}
             Done::Committed(commit) => self.note_commit(commit, now),
             Done::Acted(Acted::Adopted(adopted)) => self.note_adoption(adopted, now),
             Done::Acted(Acted::RolledBack(back)) => self.note_rollback(back, now),

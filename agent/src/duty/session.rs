@@ -118,6 +118,17 @@ pub async fn perform(node: &Node, why: Why, records: &Records) -> Result<&'stati
     }
 }
 
+/// Takes up the session that the agent has stored, for a verb that runs beside it. Where Vault
+/// cannot be asked, or refuses, there is none: a verb does not log in.
+pub async fn take_up(node: &Node) {
+    node.recall_session();
+    if let Some((held, Standing::Stored)) = node.session.get()
+        && let Err(error) = prove(node, held).await
+    {
+        tracing::debug!("no session: {error:#}");
+    }
+}
+
 async fn measure(node: &Node) -> Result<&'static str> {
     let before = node.vault.observed().map(|seen| seen.monotonic);
     node.vault.health().await?;

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use jiff::{SignedDuration, Timestamp, Unit};
 
+use super::plane::PlanePart;
 use super::{CertPart, ConsumerPart, Health, Problem, Status};
 
 /// The whole screen.
@@ -22,6 +23,10 @@ pub fn screen(status: &Status, now: Timestamp) -> String {
         push(&mut text, "");
         let rows = status.consumers.iter().map(|part| consumer(part, now)).collect();
         table(&mut text, ["CONSUMER", "STATE", "SERVES", "SEEN", "LAST ACT"], rows);
+    }
+    if let Some(part) = &status.control_plane {
+        push(&mut text, "");
+        plane(&mut text, part, now);
     }
     for found in &status.problems {
         push(&mut text, "");
@@ -116,6 +121,32 @@ fn consumer(part: &ConsumerPart, now: Timestamp) -> [String; 5] {
     ]
 }
 
+/// The control plane: what it is at, and how each component is.
+fn plane(text: &mut String, part: &PlanePart, now: Timestamp) {
+    let state = match (&part.step, part.since) {
+        (None, _) => "whole".to_string(),
+        (Some(step), None) => format!("at {step}"),
+        (Some(step), Some(since)) => {
+            format!("at {step}, not whole for {}", span(now.duration_since(since)))
+        }
+    };
+    let manual = if part.automatic { "" } else { ", raised by hand only" };
+    push(text, &format!("plane     {}, epoch {}, {state}{manual}", part.style, part.epoch));
+    if let Some(holder) = &part.holder {
+        push(text, &format!("lock      {}, {}", holder.instance, distance(now, holder.since)));
+    }
+    if !part.outdated.is_empty() {
+        push(text, &format!("outdated  {}", part.outdated.join(", ")));
+    }
+    push(text, "");
+    let rows = part.components.iter().map(|component| {
+        let why = component.why.clone().unwrap_or_else(|| "-".into());
+        let (name, state) = (component.name.clone(), component.state.clone());
+        [name, state, short(component.served.as_deref()), why]
+    });
+    table(text, ["COMPONENT", "STATE", "SERVES", "WHY"], rows.collect());
+}
+
 fn problem(text: &mut String, problem: &Problem, now: Timestamp) {
     let since = problem
         .since
@@ -158,7 +189,7 @@ fn span(duration: SignedDuration) -> String {
     }
 }
 
-fn table(text: &mut String, head: [&str; 5], rows: Vec<[String; 5]>) {
+fn table<const N: usize>(text: &mut String, head: [&str; N], rows: Vec<[String; N]>) {
     let mut widths = head.map(str::len);
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {

@@ -1,0 +1,98 @@
+//! The files that the kubelet, etcd and the control plane are told their set-up by: rendered from
+//! the configuration and written where they differ. Static pods are not among them, they are
+//! placed by a bootstrap; nor are keys.
+
+use std::path::PathBuf;
+
+use super::{Due, DutyId, Facts, Hold, Why};
+use crate::bootstrap::inputs::Inputs;
+use crate::bootstrap::{clients, membership, outdated};
+use crate::error::{Code, Context, Error, Result};
+use crate::node::Node;
+use crate::render::{self, File};
+
+/// A rendered file larger than this is none of ours.
+const LIMIT: usize = 4 << 20;
+
+/// What a look saw.
+#[derive(Debug)]
+pub struct FilesFact {
+    /// The files that are missing or differ.
+    pub stale: Vec<PathBuf>,
+    /// Whether the membership in etcd has to be written down.
+    pub unnoted: bool,
+}
+
+/// Looks at the files; nothing where the cluster was not told.
+pub fn examine(node: &Node) -> Option<Result<FilesFact>> {
+    node.config.cluster_plan.as_ref()?;
+    let looked = || -> Result<FilesFact> {
+        let mut stale = Vec::new();
+        for file in wanted(node)? {
+            if !is_current(node, &file)? {
+                stale.push(file.path);
+            }
+        }
+        let unnoted = node.config.etcd.as_ref().is_some_and(|etcd| {
+            let has_data = crate::bootstrap::facts::has_data(&node.root, etcd);
+            has_data && !membership::is_formed(&node.root)
+        });
+        Ok(FilesFact { stale, unnoted })
+    };
+    Some(looked())
+}
+
+/// When files have to be written, and why.
+pub fn due(facts: &Facts) -> Due {
+    match &facts.files {
+        None => Due::Idle,
+        Some(Ok(fact)) if fact.stale.is_empty() && !fact.unnoted => Due::Idle,
+        Some(Ok(_)) => Due::Now(Why::SpecChanged),
+        Some(Err(error)) if error.code() == Code::TokenInvalid => {
+            Due::Blocked(Hold::Duty(DutyId::Session))
+        }
+        // The effect fails in the same way, and its failure is told.
+        Some(Err(_)) => Due::Now(Why::Unreadable),
+    }
+}
+
+/// Writes what differs; gives the names.
+pub fn perform(node: &Node) -> Result<Vec<String>> {
+    if let Some(etcd) = &node.config.etcd {
+        membership::note(node, etcd)?;
+    }
+    let mut written = Vec::new();
+    for file in wanted(node)? {
+        if is_current(node, &file)? {
+            continue;
+        }
+        let name = file.path.strip_prefix(render::DIRECTORY).unwrap_or(&file.path);
+        let name = name.to_string_lossy().into_owned();
+        outdated::mark(node, &name)?;
+        let parent = file.path.parent();
+        let parent = parent.ok_or_else(|| Error::new(Code::Bug, "a file without a directory"))?;
+        node.root.make_dir(parent, 0o755, None)?;
+        let bytes = file.content.text().as_bytes();
+        node.root.write_atomic(&file.path, bytes, file.mode, None).during("writing set-up")?;
+        written.push(name);
+    }
+    Ok(written)
+}
+
+fn wanted(node: &Node) -> Result<Vec<File>> {
+    Inputs::gather(node)?.with(node, |input| {
+        let mut files = render::kubelet(input)?;
+        if let Some(etcd) = &node.config.etcd {
+            files.extend(render::etcd(input, membership::of(node, etcd))?);
+        }
+        if node.config.control_plane.is_some() {
+            files.extend(render::plane(input)?);
+        }
+        Ok(files)
+    })
+}
+
+fn is_current(node: &Node, file: &File) -> Result<bool> {
+    let text = clients::text(node, &file.path, LIMIT)?;
+    Ok(text.is_some_and(|text| text == file.content.text()))
+}
