@@ -71,6 +71,23 @@ impl Ca {
         params.subject_alt_names = names.iter().map(|name| san(name)).collect();
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        self.leaf(&params)
+    }
+
+    /// A certificate for a client of this name, in this group where one is given: Kubernetes
+    /// reads both from it.
+    #[must_use]
+    pub fn issue_client(&self, common_name: &str, organization: Option<&str>) -> Leaf {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, common_name);
+        if let Some(organization) = organization {
+            params.distinguished_name.push(DnType::OrganizationName, organization);
+        }
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        self.leaf(&params)
+    }
+
+    fn leaf(&self, params: &CertificateParams) -> Leaf {
         let key = KeyPair::generate().expect("ring makes P-256 keys");
         let cert = params.signed_by(&key, &self.issuer).expect("a root signs a leaf");
         Leaf { cert_pem: cert.pem(), key_pem: key.serialize_pem() }

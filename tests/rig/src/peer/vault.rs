@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::process::newest_built;
 use crate::pki::Ca;
 use crate::setup::{Admin, Secret, VaultHandle};
 
@@ -40,26 +41,11 @@ pub fn program() -> Result<PathBuf, String> {
             Err(format!("NODEAGENT_VAULT: there is no program at {}", path.display()))
         };
     }
-    if let Some(path) = newest_built() {
+    if let Some(path) = newest_built("vault", "vault") {
         return Ok(path);
     }
     Err("there is no real Vault: build it with tests/peers/build vault (needs Go, about 3 minutes)"
         .into())
-}
-
-/// The cache of `tests/peers/build`, without asking that script: it would build for minutes.
-fn newest_built() -> Option<PathBuf> {
-    let var = |name: &str| std::env::var_os(name).map(PathBuf::from);
-    let cache = var("NODEAGENT_CACHE")
-        .or_else(|| var("XDG_CACHE_HOME").map(|path| path.join("nodeagent")))
-        .or_else(|| var("HOME").map(|path| path.join(".cache/nodeagent")))?;
-    let entries = std::fs::read_dir(cache.join("peers")).ok()?;
-    let built = entries.flatten().filter(|entry| {
-        entry.file_name().to_string_lossy().starts_with("vault-")
-            && entry.path().join("vault").is_file()
-    });
-    let age = |entry: &std::fs::DirEntry| entry.metadata().and_then(|data| data.modified()).ok();
-    built.max_by_key(age).map(|entry| entry.path().join("vault"))
 }
 
 impl RealVault {
