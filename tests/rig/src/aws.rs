@@ -76,6 +76,8 @@ pub struct LaunchSpec {
     pub hop_limit: u32,
     /// What `latest/user-data` answers; 404 without.
     pub user_data: Option<Bytes>,
+    /// The primary private address; the next of 10.0.0.0/8 without.
+    pub private_ip: Option<Ipv4Addr>,
 }
 
 impl Default for LaunchSpec {
@@ -92,6 +94,7 @@ impl Default for LaunchSpec {
             tags: BTreeMap::new(),
             hop_limit: 1,
             user_data: None,
+            private_ip: None,
         }
     }
 }
@@ -101,6 +104,12 @@ impl LaunchSpec {
     #[must_use]
     pub fn profile(name: &str) -> Self {
         Self { instance_profile: Some(name.into()), ..Self::default() }
+    }
+
+    /// The same at the address that a machine of the rig really has.
+    #[must_use]
+    pub fn at(self, address: Ipv4Addr) -> Self {
+        Self { private_ip: Some(address), ..self }
     }
 }
 
@@ -228,7 +237,8 @@ impl Aws {
         let mut instances = lock(&self.world.instances);
         let number = u32::try_from(instances.len()).expect("a test launches few instances");
         let id = format!("i-{:017x}", FIRST_ID + u64::from(number));
-        let private_ip = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 0, 0, 10)) + number);
+        let next = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 0, 0, 10)) + number);
+        let private_ip = spec.private_ip.unwrap_or(next);
         let pending_time = self.world.clock.now();
         let state = State::Running;
         let instance = Instance { id: id.clone(), spec, private_ip, state, pending_time };

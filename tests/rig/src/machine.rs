@@ -328,6 +328,12 @@ impl Machine {
         self.disk.root()
     }
 
+    /// The name of its cgroup on the host, below which all of its processes are.
+    #[must_use]
+    pub fn cgroup_name(&self) -> &str {
+        self.network.name()
+    }
+
     /// The process id, on the host, of the machine's process 1; `None` while it is off.
     #[must_use]
     pub fn init(&self) -> Option<u32> {

@@ -8,24 +8,58 @@ use serde_json::Value;
 
 use super::{AGENT, KUBELET, Node, PROGRAM};
 use crate::clock::ModelClock;
-use crate::machine::{Output, Result, wait_for};
+use crate::machine::{Machine, Output, Result, wait_for};
 use crate::peer::kube;
 
 /// Between two looks at what the kubelet serves: a handshake takes 2 ms.
 const PAUSE: Duration = Duration::from_millis(2);
+/// What a verb that waits for nothing may take.
+const VERB_LIMIT: Duration = Duration::from_secs(30);
+
+impl Machine {
+    /// Runs a verb of the agent, for `limit` at most.
+    pub fn nodeagent(&self, limit: Duration, arguments: &[&str]) -> Result<Output> {
+        let argv: Vec<&str> = std::iter::once(PROGRAM).chain(arguments.iter().copied()).collect();
+        self.exec_within(limit, &argv)
+    }
+
+    /// The status that the agent has published; null where there is none.
+    #[must_use]
+    pub fn agent_status(&self) -> Value {
+        let bytes = self.read("/run/nodeagent/status.json").unwrap_or_default();
+        serde_json::from_slice(&bytes).unwrap_or_default()
+    }
+
+    /// Waits until that status fits; the error shows what it is instead, and the log.
+    pub fn wait_agent_status(
+        &self,
+        what: &str,
+        limit: Duration,
+        fits: impl Fn(&Value) -> bool,
+    ) -> std::result::Result<Value, String> {
+        let seen = wait_for(what, limit, || Some(self.agent_status()).filter(|now| fits(now)));
+        seen.map_err(|error| {
+            format!("{error}:\n{:#}\nlog:\n{}", self.agent_status(), self.agent_log())
+        })
+    }
+
+    /// What the agent has logged, in all its lives.
+    #[must_use]
+    pub fn agent_log(&self) -> String {
+        self.journal(AGENT).unwrap_or_else(|error| error.to_string())
+    }
+}
 
 impl Node {
     /// Runs a verb of the agent in the machine.
     pub fn verb(&self, arguments: &[&str]) -> Result<Output> {
-        let argv: Vec<&str> = std::iter::once(PROGRAM).chain(arguments.iter().copied()).collect();
-        self.machine.exec(&argv)
+        self.machine.nodeagent(VERB_LIMIT, arguments)
     }
 
     /// The published status; null where there is none.
     #[must_use]
     pub fn status(&self) -> Value {
-        let bytes = self.machine.read("/run/nodeagent/status.json").unwrap_or_default();
-        serde_json::from_slice(&bytes).unwrap_or_default()
+        self.machine.agent_status()
     }
 
     /// Waits until the status fits; the error shows what it is instead, and the log.
@@ -35,14 +69,13 @@ impl Node {
         limit: Duration,
         fits: impl Fn(&Value) -> bool,
     ) -> std::result::Result<Value, String> {
-        let seen = wait_for(what, limit, || Some(self.status()).filter(|status| fits(status)));
-        seen.map_err(|error| format!("{error}:\n{:#}\nlog:\n{}", self.status(), self.log()))
+        self.machine.wait_agent_status(what, limit, fits)
     }
 
     /// What the agent has logged, in all its lives.
     #[must_use]
     pub fn log(&self) -> String {
-        self.machine.journal(AGENT).unwrap_or_else(|error| error.to_string())
+        self.machine.agent_log()
     }
 
     /// The serial on disk of the certificate that the kubelet serves; empty where there is none.

@@ -58,9 +58,16 @@ pub fn install(machine: &Machine, options: &KubeletOptions) -> Result<()> {
     machine.write("/etc/kubernetes/kubelet.yaml", configuration.as_bytes(), 0o644)?;
     let pod = text(&static_pod("still"));
     machine.write("/etc/kubernetes/manifests/still.yaml", pod.as_bytes(), 0o644)?;
-    let flags =
-        format!("FLAGS=--hostname-override={} --node-ip={}\n", options.node_name, options.node_ip);
+    let flags = format!(
+        "KUBELET_FLAGS=--config=/etc/kubernetes/kubelet.yaml --hostname-override={} --node-ip={}\n",
+        options.node_name, options.node_ip
+    );
     machine.write("/etc/kubernetes/kubelet.env", flags.as_bytes(), 0o644)?;
+    install_unit(machine)
+}
+
+/// The kubelet's enabled unit alone: what it is started with is `$KUBELET_FLAGS` of the agent.
+pub fn install_unit(machine: &Machine) -> Result<()> {
     machine.write("/etc/systemd/system/kubelet.service", UNIT.as_bytes(), 0o644)?;
     let link = machine.root().join(WANTS).join("kubelet.service");
     std::os::unix::fs::symlink("../kubelet.service", &link)
@@ -89,11 +96,10 @@ pub fn container_pids(machine: &Machine) -> Result<BTreeMap<String, u32>> {
 
 fn configuration(options: &KubeletOptions) -> Value {
     let certificates = &options.certificates;
-    json!({
+    let mut configuration = json!({
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
         "staticPodPath": "/etc/kubernetes/manifests",
-        "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
         "tlsCertFile": format!("{certificates}/cert.pem"),
         "tlsPrivateKeyFile": format!("{certificates}/key.pem"),
         "authentication": {
@@ -104,8 +110,19 @@ fn configuration(options: &KubeletOptions) -> Value {
         // There is no API server to ask. On a node that serves anyone this would hand every pod to
         // whoever has any client certificate of the cluster.
         "authorization": {"mode": "AlwaysAllow"},
-        // The rest makes it live without cgroup controllers, without CAP_SYS_RESOURCE, and on a
-        // disk whose device it cannot see; nothing may be evicted because the host's disk is full.
+    });
+    let all = configuration.as_object_mut().expect("it is written as one");
+    all.extend(in_a_container());
+    configuration
+}
+
+/// What makes a kubelet live in a machine of the rig: without cgroup controllers, without
+/// CAP_SYS_RESOURCE, and on a disk whose device it cannot see; nothing may be evicted because the
+/// host's disk is full.
+#[must_use]
+pub fn in_a_container() -> serde_json::Map<String, Value> {
+    let settings = json!({
+        "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
         "cgroupDriver": "cgroupfs",
         "cgroupsPerQOS": false,
         "enforceNodeAllocatable": ["none"],
@@ -121,7 +138,8 @@ fn configuration(options: &KubeletOptions) -> Value {
         },
         "imageGCHighThresholdPercent": 100,
         "featureGates": {"KubeletInUserNamespace": true},
-    })
+    });
+    settings.as_object().cloned().unwrap_or_default()
 }
 
 /// A pod that does nothing but exist; in the host's network, because there is no CNI plugin.
