@@ -4,6 +4,7 @@
 pub mod aws;
 pub mod clock;
 pub mod consumer;
+pub mod controllers;
 pub mod machine;
 pub mod node;
 pub mod peer;
