@@ -122,7 +122,7 @@ usage = "client"
 
 [[consumer]]
 name = "kube-controller-manager"
-act = "nothing"
+probe = "127.0.0.1:10257"
 
 [[certificate]]
 name = "controller-manager"
@@ -130,11 +130,12 @@ consumer = "kube-controller-manager"
 pki = "cluster"
 role = "controller-manager"
 common_name = "system:kube-controller-manager"
-usage = "client"
+ips = ["127.0.0.1"]
+usage = "both"
 
 [[consumer]]
 name = "kube-scheduler"
-act = "nothing"
+probe = "127.0.0.1:10259"
 
 [[certificate]]
 name = "scheduler"
@@ -142,7 +143,8 @@ consumer = "kube-scheduler"
 pki = "cluster"
 role = "scheduler"
 common_name = "system:kube-scheduler"
-usage = "client"
+ips = ["127.0.0.1"]
+usage = "both"
 
 [[consumer]]
 name = "nodeagent"

@@ -156,8 +156,8 @@ tables! {
         /// Where clients and workers reach the API: an `https` URL without a path. Its host becomes
         /// `{{api_server}}` in templates, so that the API server's certificate covers it.
         api_server: String = "";
-        /// The range that pods get addresses from. The default is the one that most network
-        /// plugins come with.
+        /// The range that pods get addresses from, a /24 for each node. The default is the one that
+        /// most network plugins come with.
         pod_cidr: String = "\"10.244.0.0/16\"";
         /// The range that services get addresses from. Its first address is the API's own and
         /// becomes `{{service_ip}}`, its tenth is DNS.
@@ -210,7 +210,8 @@ tables! {
         flags: BTreeMap<String, BTreeMap<String, String>> = "{}";
         /// Rendered flags to leave out: `kube-scheduler = ["profiling"]`.
         without_flags: BTreeMap<String, Vec<String>> = "{}";
-        /// Feature gates of all components, the kubelet among them.
+        /// Feature gates of all components and of a controller's kubelet. A worker's are written
+        /// into `[kubelet.config.featureGates]`.
         feature_gates: BTreeMap<String, bool> = "{}";
         /// Admission plugins beside those that are on by default. NodeRestriction may not be left
         /// out: without it a node that was broken into could take on another's labels and pods.

@@ -41,7 +41,12 @@ Durations are written like `90s`, `30m`, `11h`. Paths are absolute.
 
 `-` marks an option without a default. These have to be given: `node.role`, `vault.address`,
 `vault.ca` for an `https` address, `mount` and `ca` of every authority that a certificate names,
-and of a certificate of your own `name`, `consumer`, `pki`, `role`, `common_name`, `usage`.
+and of a certificate of your own `name`, `consumer`, `pki`, `role`, `common_name`, `usage`. With
+`[cluster]`: `cluster.api_server`, and on a controller `etcd.members` and `control_plane.image`.
+
+Tables in tables, like `[control_plane.flags.kube-apiserver]`, merge key by key too. A list is
+replaced as a whole. The flags of components are checked against those of Kubernetes 1.36; a flag
+that would undo what the agent guarantees is refused with the reason.
 ";
 
 /// What the reference says of the one table whose keys are the operator's own.
@@ -49,8 +54,9 @@ const VARIABLES: &str = "\
 ## `[variables]`
 
 Texts of your own for templates: `api_server = \"api.example\"` is `{{api_server}}` in a name. The
-catalogue of controllers asks for `api_server` (the name that clients reach the API by) and
-`service_ip` (the first address of the service range).
+catalogue of controllers asks for `api_server` (the name or address that clients reach the API by)
+and `service_ip` (the first address of the service range). Both, and `dns_domain`, follow from
+`[cluster]` where they are not given here; without `[cluster]` the first two have to be given.
 
 Templates also know, from the identity that Vault has accepted: `{{instance_id}}`,
 `{{private_ip}}`, `{{region}}`, `{{availability_zone}}`, `{{account_id}}`, `{{image_id}}`,

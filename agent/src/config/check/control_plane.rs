@@ -100,7 +100,9 @@ impl Checker<'_> {
         let dead_after = self.duration("control_plane", "dead_after", &table.dead_after);
         Some(ControlPlane {
             style: style?,
-            automatic: table.automatic.unwrap_or(default_of("control_plane", "automatic") == "true"),
+            automatic: table
+                .automatic
+                .unwrap_or(default_of("control_plane", "automatic") == "true"),
             image: image?,
             secrets_mount,
             secrets_path,
@@ -150,7 +152,8 @@ impl Checker<'_> {
 
     fn secret_path(&mut self, key: &str, path: &str) {
         let part = |part: &str| {
-            !part.is_empty() && !part.contains(|c: char| !c.is_ascii_graphic() || "?#%*+".contains(c))
+            !part.is_empty()
+                && !part.contains(|c: char| !c.is_ascii_graphic() || "?#%*+".contains(c))
         };
         if !path.split('/').all(part) {
             let text = format!("`{path}` is no path in Vault; write it like prod or prod/plane");

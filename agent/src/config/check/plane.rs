@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::super::file::{ClusterTable, File, KubeletTable};
 use super::super::plane::endpoint::{Endpoint, is_dns_name};
-use super::super::plane::{Cidr, Cluster, ControlPlane, Etcd, Kubelet, Taint};
+use super::super::plane::{Cidr, Cluster, Component, ControlPlane, Etcd, Kubelet, Taint};
 use super::super::plane::{guarantees, labels};
 use super::super::{CertSpec, Role};
 use super::{Checker, list_of, text_of};
@@ -25,6 +25,9 @@ pub(super) struct Plan {
 /// The prefixes that a range of services may have: kube-apiserver takes no larger one than /12,
 /// and DNS has its tenth address.
 const SERVICE_PREFIXES: std::ops::RangeInclusive<u8> = 12..=28;
+
+/// The prefixes that a range of pods may have, of which each node gets a /24.
+const POD_PREFIXES: std::ops::RangeInclusive<u8> = 8..=24;
 
 /// The variables of templates: the operator's, and what follows from `[cluster]`. What is wrong
 /// with `[cluster]` is told where that is checked; until then the names are known all the same.
@@ -160,6 +163,17 @@ impl Checker<'_> {
             );
             self.fault_within("cluster", "service_cidr", text);
         }
+        let manager =
+            self.layers.file.control_plane.as_ref().and_then(|table| table.flags.as_ref());
+        let manager = manager.and_then(|flags| flags.get(Component::ControllerManager.name()));
+        let own_mask = manager.is_some_and(|flags| flags.contains_key("node-cidr-mask-size"));
+        if !own_mask && !POD_PREFIXES.contains(&pods.prefix) {
+            let text = format!(
+                "{pods} does not fit: every node gets a /24 of it, and kube-controller-manager \
+                 keeps 65536 of them at most; take /8 to /24, or set its node-cidr-mask-size"
+            );
+            self.fault_within("cluster", "pod_cidr", text);
+        }
         if let Some(endpoint) = endpoint {
             let address = endpoint.host.parse().ok();
             self.outside("cluster.api_server", address, &[("pods", pods), ("services", services)]);
@@ -167,12 +181,7 @@ impl Checker<'_> {
     }
 
     /// An address of a machine may not be one that the cluster gives away.
-    pub(super) fn outside(
-        &mut self,
-        key: &str,
-        address: Option<IpAddr>,
-        ranges: &[(&str, Cidr)],
-    ) {
+    pub(super) fn outside(&mut self, key: &str, address: Option<IpAddr>, ranges: &[(&str, Cidr)]) {
         let Some(address) = address else {
             return;
         };
@@ -242,9 +251,8 @@ impl Checker<'_> {
         for text in texts {
             match labels::taint(text) {
                 Ok(taint) => {
-                    let same = |known: &Taint| {
-                        known.key == taint.key && known.effect == taint.effect
-                    };
+                    let same =
+                        |known: &Taint| known.key == taint.key && known.effect == taint.effect;
                     if taints.iter().any(same) {
                         let text = format!("`{text}` has the key and effect of another; keep one");
                         self.fault("kubelet.taints", text);
@@ -257,7 +265,7 @@ impl Checker<'_> {
         taints
     }
 
-    /// TOML as JSON, which has neither dates nor numbers without an end.
+    /// TOML as JSON, which has no number without an end. A date is a text by now.
     fn overlay(&mut self, key: &str, table: toml::Table) -> Map<String, Value> {
         let entries = table.into_iter().filter_map(|(name, value)| {
             let value = self.json(&format!("{key}.{name}"), value)?;
@@ -276,10 +284,14 @@ impl Checker<'_> {
             toml::Value::Array(list) => {
                 Some(list.into_iter().filter_map(|value| self.json(key, value)).collect())
             }
-            toml::Value::Float(_) | toml::Value::Datetime(_) => {
-                self.fault(key, format!("`{value}` is nothing that JSON has; write it as a text"));
+            toml::Value::Datetime(date) => Some(Value::String(date.to_string())),
+            toml::Value::Float(number) => {
+                self.fault(key, format!("`{number}` is no number that JSON has; write another"));
                 None
             }
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! One row a fault: what is written, and what the person reads.
 
 use super::*;
-use crate::config::{Act, Config, load};
+use crate::config::{Act, Config, load, load_gated};
 
 const GOOD: &str = r#"
 [node]
@@ -15,10 +15,10 @@ mount = "pki"
 ca = "/etc/nodeagent/ca.pem"
 "#;
 
-struct Site(tempfile::TempDir);
+pub(super) struct Site(tempfile::TempDir);
 
 impl Site {
-    fn new(config: &str) -> Site {
+    pub(super) fn new(config: &str) -> Site {
         let directory = tempfile::tempdir().unwrap();
         let etc = directory.path().join("etc/nodeagent");
         std::fs::create_dir_all(etc.join("config.d")).unwrap();
@@ -27,12 +27,21 @@ impl Site {
         Site(directory)
     }
 
-    fn load(&self) -> crate::error::Result<Config> {
+    pub(super) fn load(&self) -> crate::error::Result<Config> {
         load(&Root::new(self.0.path()), "2026-11-21T12:00:00Z".parse().unwrap())
+    }
+
+    pub(super) fn gated(&self) -> crate::error::Result<Gated> {
+        load_gated(&Root::new(self.0.path()), "2026-11-21T12:00:00Z".parse().unwrap())
+    }
+
+    /// One more drop-in.
+    pub(super) fn add(&self, name: &str, config: &str) {
+        std::fs::write(self.0.path().join("etc/nodeagent/config.d").join(name), config).unwrap();
     }
 }
 
-fn faults(config: &str) -> String {
+pub(super) fn faults(config: &str) -> String {
     match Site::new(config).load() {
         Ok(config) => config.warnings.join("\n"),
         Err(error) => {

@@ -15,13 +15,13 @@ pub struct Endpoint {
 impl Endpoint {
     /// Parses `https://HOST[:PORT]`; the error says what is wrong with it.
     pub fn parse(text: &str) -> Result<Endpoint, String> {
-        let url = text.trim().trim_end_matches('/');
-        let wrong = |why: &str| {
-            Err(format!("`{text}` {why}; write it like https://api.example:6443"))
-        };
+        let url = text.trim();
+        let wrong =
+            |why: &str| Err(format!("`{text}` {why}; write it like https://api.example:6443"));
         let Some(authority) = url.strip_prefix("https://") else {
             return wrong("is no https:// URL");
         };
+        let authority = authority.strip_suffix('/').unwrap_or(authority);
         if authority.contains(['/', '?', '#']) {
             return wrong("has a path");
         }
@@ -33,7 +33,7 @@ impl Endpoint {
             return wrong("has no port of 1 to 65535 behind the colon");
         }
         match host_of(host) {
-            Some(host) => Ok(Endpoint { url: url.to_string(), host }),
+            Some(host) => Ok(Endpoint { url: format!("https://{authority}"), host }),
             None => wrong("has no DNS name or address as its host"),
         }
     }
@@ -57,9 +57,10 @@ fn host_of(host: &str) -> Option<String> {
         return Some(address.to_string());
     }
     // A name that ends in digits is an address or nothing: 10.0.0.256 is no DNS name.
-    let numeric = host.rsplit('.').next().is_some_and(|last| {
-        !last.is_empty() && last.chars().all(|c| c.is_ascii_digit())
-    });
+    let numeric = host
+        .rsplit('.')
+        .next()
+        .is_some_and(|last| !last.is_empty() && last.chars().all(|c| c.is_ascii_digit()));
     if numeric {
         return host.parse::<IpAddr>().ok().map(|address| address.to_string());
     }

@@ -161,7 +161,11 @@ const KEPT: &[(Component, &str, &str)] = &[
     (ControllerManager, "kubeconfig", "it would find no API"),
     (ControllerManager, "root-ca-file", "pods could not verify the API"),
     (ControllerManager, "service-account-private-key-file", "pods would get no tokens"),
-    (ControllerManager, "use-service-account-credentials", "every controller would have the rights of all of them"),
+    (
+        ControllerManager,
+        "use-service-account-credentials",
+        "every controller would have the rights of all of them",
+    ),
     (Scheduler, "kubeconfig", "it would find no API"),
 ];
 
@@ -236,11 +240,6 @@ const KUBELET: &[KubeletGuard] = &[
         "the agent puts manifests there; write it into control_plane.manifests",
     ),
     (
-        &["featureGates"],
-        nothing,
-        "all components have to agree on them; write them into control_plane.feature_gates",
-    ),
-    (
         &["authentication", "anonymous", "enabled"],
         |value| value == false,
         "whoever reaches the node could run commands in its pods; take it out",
@@ -250,11 +249,7 @@ const KUBELET: &[KubeletGuard] = &[
         |value| value == "Webhook",
         "the API has to decide who may reach into pods; take it out",
     ),
-    (
-        &["readOnlyPort"],
-        |value| value == 0,
-        "it would answer everybody without TLS; take it out",
-    ),
+    (&["readOnlyPort"], |value| value == 0, "it would answer everybody without TLS; take it out"),
     (
         &["rotateCertificates"],
         |value| value == false,
@@ -358,7 +353,10 @@ mod tests {
         for (overlay, key) in [
             (serde_json::json!({ "kind": "Pod" }), "kind"),
             (serde_json::json!({ "readOnlyPort": 10255 }), "readOnlyPort"),
-            (serde_json::json!({ "authorization": { "mode": "AlwaysAllow" } }), "authorization.mode"),
+            (
+                serde_json::json!({ "authorization": { "mode": "AlwaysAllow" } }),
+                "authorization.mode",
+            ),
             (
                 serde_json::json!({ "authentication": { "anonymous": { "enabled": true } } }),
                 "authentication.anonymous.enabled",

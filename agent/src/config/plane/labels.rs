@@ -82,9 +82,8 @@ fn key_fault(key: &str) -> Option<String> {
 }
 
 fn value_fault(value: &str) -> Option<String> {
-    (!value.is_empty() && !is_word(value)).then(|| {
-        format!("`{value}` is no value; take at most 63 letters, digits and inner - _ .")
-    })
+    (!value.is_empty() && !is_word(value))
+        .then(|| format!("`{value}` is no value; take at most 63 letters, digits and inner - _ ."))
 }
 
 fn is_word(text: &str) -> bool {
