@@ -17,6 +17,7 @@ use super::certs::store::Generation;
 use super::facts::{CertFact, Held};
 use super::records::{ActRecord, ConsumerRecord};
 use super::{Due, DutyId, Facts, Hold, Records, Why, certs};
+use crate::config::plane::Component;
 use crate::config::{Act, CertSpec, Config, ConsumerSpec};
 use crate::error::{Code, Context, Error, Result};
 use crate::host::units::{Active, Load, UnitState};
@@ -85,6 +86,9 @@ pub fn due(
         Ok(target) => target,
         Err(missing) => return Due::Blocked(Hold::Duty(DutyId::Cert(missing))),
     };
+    if !is_up(facts, spec) {
+        return Due::Blocked(Hold::Duty(DutyId::ControlPlane));
+    }
     let record = records.consumer(&spec.name);
     if target.iter().all(|(cert, held)| !is_new(&record, cert, held)) {
         return Due::Idle;
@@ -101,6 +105,15 @@ pub fn due(
         Some(at) if at > now => Due::At(at),
         _ => Due::Now(Why::Committed),
     }
+}
+
+/// A component of the control plane that is not up reads the new files when it is raised.
+fn is_up(facts: &Facts, spec: &ConsumerSpec) -> bool {
+    let Some(plane) = &facts.plane else {
+        return true;
+    };
+    let component = Component::ALL.into_iter().find(|component| component.name() == spec.name);
+    component.is_none_or(|component| plane.component(component).settled().is_ok())
 }
 
 /// Client certificates cannot be probed. Where clients re-read them, their poll is waited for.

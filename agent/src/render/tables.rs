@@ -270,6 +270,16 @@ fn client(
         ),
         ("bind-address", "127.0.0.1".into(), "health and metrics are for this node"),
         (
+            "tls-cert-file",
+            input.published(component.name(), name, "cert.pem")?,
+            "by its serial the agent knows who answers for its health; re-read as it changes",
+        ),
+        (
+            "tls-private-key-file",
+            input.published(component.name(), name, "key.pem")?,
+            "belongs to the certificate",
+        ),
+        (
             "secure-port",
             health_port(component, place).to_string(),
             "a temporary one leaves the usual port to its successor",
