@@ -4,6 +4,7 @@
 mod act;
 mod act_failures;
 mod bad_input;
+mod bad_input_plane;
 mod certificates;
 mod certificates_refused;
 mod cli;
@@ -11,6 +12,7 @@ mod clock;
 mod consumers;
 mod first_boot;
 mod golden;
+mod known_flags;
 mod leaks;
 mod machine;
 mod nonce;

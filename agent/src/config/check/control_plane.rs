@@ -31,7 +31,7 @@ impl Checker<'_> {
             self.fault_within("etcd", "members", text);
             return None;
         }
-        if members.len() % 2 == 0 {
+        if members.len().is_multiple_of(2) {
             let text = format!(
                 "has {} members, and one more than half of them is needed: an even number \
                  survives no more failures than one less; take one, three or five",

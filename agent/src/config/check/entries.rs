@@ -151,7 +151,7 @@ impl Checker<'_> {
         mut ips: Vec<Template>,
     ) -> (Vec<Template>, Vec<Template>) {
         let host = self.variables.get("api_server");
-        if !host.is_some_and(|host| host.parse::<IpAddr>().is_ok()) {
+        if host.is_none_or(|host| host.parse::<IpAddr>().is_err()) {
             return (dns, ips);
         }
         let (addresses, dns): (Vec<_>, Vec<_>) =
