@@ -2,7 +2,7 @@
 //! static agent, the real kubelet, containerd, etcd and control plane, the real Vault behind a
 //! proxy, AWS as a model. Stories raise the control plane and break it.
 //!
-//! A controller takes about 900 MiB of memory and 20 inotify instances; see `machine::slot`.
+//! A controller takes about 900 MiB of memory and 21 inotify instances; see `machine::slot`.
 
 pub mod api;
 mod by_hand;

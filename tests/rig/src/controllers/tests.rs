@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{Controllers, ControllersOptions, Raising};
 use crate::machine::Machine;
 
-const LIMIT: Duration = Duration::from_secs(240);
+const LIMIT: Duration = Duration::from_secs(60);
 
 async fn by_hand(count: usize) -> Option<Controllers> {
     if !Machine::available() {

@@ -10,8 +10,8 @@ use super::{MachineError, Result};
 
 const LOCKS: &str = "/run/nodeagent-rig";
 const INOTIFY: &str = "/proc/sys/fs/inotify/max_user_instances";
-/// A machine with a kubelet was seen to take 15 (kubelet 7, systemd 5, containerd 2, D-Bus 1).
-const INOTIFY_PER_MACHINE: u32 = 16;
+/// A controller was seen to take 21 (kubelet 7, API server 6, systemd 5, containerd 2, D-Bus 1).
+const INOTIFY_PER_MACHINE: u32 = 21;
 
 /// The owner's handle; the number is free again when it is dropped.
 #[derive(Debug)]
