@@ -136,7 +136,7 @@ impl Run<'_> {
     /// What is refused before anything is touched.
     fn check(&mut self) -> Result<()> {
         refuse_style(&self.journal, self.plane.style)?;
-        membership::check(&self.node.root, self.etcd)?;
+        membership::check(&self.node.root, &self.etcd.data_dir)?;
         let set = asset_set(self.node, self.plane)?;
         let faults = set.faults.iter().map(|fault| format!("{}: {}", fault.source, fault.reason));
         let faults: Vec<String> = faults.collect();
@@ -299,7 +299,7 @@ pub async fn plan(node: &Node) -> Result<Vec<Planned>> {
     let (plane, etcd) = facts::told(node)?;
     let journal = Journal::load(&node.root)?;
     refuse_style(&journal, plane.style)?;
-    membership::check(&node.root, etcd)?;
+    membership::check(&node.root, &etcd.data_dir)?;
     let facts = facts::gather(node).await;
     let mut facts = facts.ok_or_else(|| Error::new(Code::Bug, "no control plane"))?;
     if facts.shared_missing.is_none() {

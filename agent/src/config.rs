@@ -70,6 +70,10 @@ pub struct Gated {
     pub certificates: Vec<CertSpec>,
     /// Who uses them.
     pub consumers: Vec<ConsumerSpec>,
+    /// Whether the agent writes what the kubelet and etcd are told.
+    pub has_cluster: bool,
+    /// Where the member of etcd keeps its data, on a controller of a cluster.
+    pub etcd_data: Option<PathBuf>,
 }
 
 /// What a node is.

@@ -5,6 +5,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use crate::bootstrap::membership;
 use crate::config::{ConsumerSpec, Gated};
 use crate::duty::certs::leaf::{self, Leaf};
 use crate::duty::certs::publish::{self, Published, Target};
@@ -12,6 +13,7 @@ use crate::error::{Code, Error, Result};
 use crate::host::clock::Clock;
 use crate::host::files::Root;
 use crate::host::users;
+use crate::render;
 
 /// Between two looks: a certificate is there 0.1 s after it was issued, and a look costs 1 ms.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -69,5 +71,25 @@ fn good(gated: &Gated, root: &Root, clock: &dyn Clock, spec: &ConsumerSpec) -> R
             Published::Foreign { what } => return missing(format!("{what} is in the way")),
         }
     }
-    Ok(())
+    told(gated, root, spec)
+}
+
+/// What of a consumer's own configuration the agent writes, below the plane directory.
+fn told(gated: &Gated, root: &Root, spec: &ConsumerSpec) -> Result<()> {
+    let files: &[&str] = match spec.name.as_str() {
+        "kubelet" => &["kubelet.yaml", "kubelet.conf", "kubelet.env"],
+        "etcd-member" => &["etcd.yaml"],
+        _ => &[],
+    };
+    for name in files.iter().filter(|_| gated.has_cluster) {
+        let path = Path::new(render::DIRECTORY).join(name);
+        if root.stat(&path)?.is_none() {
+            let text = "the agent has not written it yet";
+            return Err(Error::new(Code::ConsumerSilent, text).at(path.display()));
+        }
+    }
+    match &gated.etcd_data {
+        Some(data) if spec.name == "etcd-member" => membership::check(root, data),
+        _ => Ok(()),
+    }
 }

@@ -12,6 +12,7 @@ use super::clients;
 use super::journal::Journal;
 use super::lock::{self, Holder};
 use super::manifests;
+use super::membership;
 use super::outdated;
 use super::secrets;
 use crate::config::plane::{Component, ControlPlane, Etcd};
@@ -124,7 +125,7 @@ pub async fn gather(node: &Node) -> Option<PlaneFacts> {
     let (plane, etcd) = node.config.control_plane.as_ref().zip(node.config.etcd.as_ref())?;
     let (member, holder, components) =
         tokio::join!(member(node, etcd), holder(node), components(node));
-    let data = has_data(&node.root, etcd);
+    let data = has_data(&node.root, &etcd.data_dir);
     let placed = manifests::look(node, plane);
     Some(PlaneFacts {
         etcd: member,
@@ -143,12 +144,15 @@ pub async fn gather(node: &Node) -> Option<PlaneFacts> {
 }
 
 /// Whether a member of etcd has kept its data here.
-pub fn has_data(root: &Root, etcd: &Etcd) -> bool {
-    let member = etcd.data_dir.join("member/wal");
+pub fn has_data(root: &Root, data: &Path) -> bool {
+    let member = data.join("member/wal");
     root.list(&member).is_ok_and(|entries| !entries.is_empty())
 }
 
 async fn member(node: &Node, etcd: &Etcd) -> Answer {
+    if let Err(error) = membership::check(&node.root, &etcd.data_dir) {
+        return Answer::Unready(format!("{error:#}"));
+    }
     let asked = async {
         let client = clients::etcd(node, LOOK)?;
         client.health().await

@@ -28,7 +28,7 @@ pub fn is_formed(root: &Root) -> bool {
 
 /// Notes that this node holds the data of a member, where that is news.
 pub fn note(node: &Node, etcd: &Etcd) -> Result<()> {
-    if is_formed(&node.root) || !facts::has_data(&node.root, etcd) {
+    if is_formed(&node.root) || !facts::has_data(&node.root, &etcd.data_dir) {
         return Ok(());
     }
     let member = Member { since: node.clock.now(), data_dir: etcd.data_dir.clone() };
@@ -39,18 +39,18 @@ pub fn note(node: &Node, etcd: &Etcd) -> Result<()> {
 
 /// What etcd may be told: it forms a cluster only where there has never been one.
 pub fn of(node: &Node, etcd: &Etcd) -> Membership {
-    match is_formed(&node.root) || facts::has_data(&node.root, etcd) {
+    match is_formed(&node.root) || facts::has_data(&node.root, &etcd.data_dir) {
         true => Membership::Formed,
         false => Membership::Forming,
     }
 }
 
 /// Whether etcd may be started: not where its data are gone.
-pub fn check(root: &Root, etcd: &Etcd) -> Result<()> {
-    if !is_formed(root) || facts::has_data(root, etcd) {
+pub fn check(root: &Root, data: &Path) -> Result<()> {
+    if !is_formed(root) || facts::has_data(root, data) {
         return Ok(());
     }
-    let place = etcd.data_dir.display();
+    let place = data.display();
     let text = "this node was a member of etcd, and the data of that member are gone";
     Err(Error::new(Code::EtcdDataGone, text).at(&place).advise(format!(
         "bring the data back (is the volume mounted? findmnt {place}); to replace the member, \

@@ -70,7 +70,7 @@ impl Run<'_> {
             let Err(missing) = step.satisfied(self.plane.style, &facts, &self.journal) else {
                 return Ok(());
             };
-            super::membership::check(&self.node.root, self.etcd)?;
+            super::membership::check(&self.node.root, &self.etcd.data_dir)?;
             self.tell_missing(step, missing, &mut told);
             self.node.clock.sleep(PAUSE).await;
         }

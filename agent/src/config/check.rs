@@ -39,7 +39,12 @@ pub fn gated(root: &Root, layers: &Layers, now: Timestamp) -> Result<Gated, Vec<
     let tables = &layers.file.certificate;
     let certificates = tables.iter().filter_map(|table| checker.certificate(table)).collect();
     match checker.faults.is_empty() {
-        true => Ok(Gated { consumers, certificates }),
+        true => Ok(Gated {
+            consumers,
+            certificates,
+            has_cluster: layers.file.cluster.is_some(),
+            etcd_data: plane::etcd_data(&layers.file),
+        }),
         false => Err(checker.faults),
     }
 }

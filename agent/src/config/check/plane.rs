@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
@@ -48,6 +49,13 @@ pub(super) fn variables(file: &File) -> BTreeMap<String, String> {
         derive("service_ip", first);
     }
     variables
+}
+
+/// Where the member of etcd keeps its data, whatever else is wrong with the configuration.
+pub(super) fn etcd_data(file: &File) -> Option<PathBuf> {
+    let table = file.etcd.as_ref()?;
+    let directory = table.data_dir.clone().unwrap_or_else(|| text_of("etcd", "data_dir"));
+    Some(directory.into())
 }
 
 impl Checker<'_> {
