@@ -77,8 +77,10 @@ fn controller<'a>(id: &str, ip: &str) -> Vec<Wanted<'a>> {
         wanted("pki/sign/kube-apiserver", "kube-apiserver", &api).server(),
         wanted("pki/sign/apiserver-kubelet-client", "kube-apiserver-kubelet-client", &[]).client(),
         Wanted { life: 600, ..super_user() },
-        wanted("pki/sign/controller-manager", "system:kube-controller-manager", &[]).client(),
-        wanted("pki/sign/scheduler", "system:kube-scheduler", &[]).client(),
+        wanted("pki/sign/controller-manager", "system:kube-controller-manager", &["127.0.0.1"])
+            .server()
+            .client(),
+        wanted("pki/sign/scheduler", "system:kube-scheduler", &["127.0.0.1"]).server().client(),
         wanted("pki-etcd/sign/etcd-server", id, &etcd).server().client(),
         wanted("pki-etcd/sign/etcd-peer", id, &etcd).server().client(),
         wanted("pki-etcd/sign/apiserver-etcd-client", "kube-apiserver-etcd-client", &[]).client(),

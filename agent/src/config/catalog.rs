@@ -3,15 +3,27 @@
 
 use super::Role;
 
-/// The built-in layers of a role, lowest first, with the name that errors give them.
-pub fn layers(role: Role) -> &'static [(&'static str, &'static str)] {
+/// A built-in layer with the name that errors give it.
+pub type Layer = (&'static str, &'static str);
+
+const OF_WORKERS: Layer = ("built-in catalogue of workers", WORKER);
+const OF_CONTROLLERS: Layer = ("built-in catalogue of controllers", CONTROLLER);
+const OF_CONTROL_PLANES: Layer = ("built-in catalogue of control planes", CONTROL_PLANE);
+
+/// The built-in layers of a role, lowest first.
+pub fn layers(role: Role) -> &'static [Layer] {
     match role {
-        Role::Worker => &[("built-in catalogue of workers", WORKER)],
-        Role::Controller => &[
-            ("built-in catalogue of workers", WORKER),
-            ("built-in catalogue of controllers", CONTROLLER),
-        ],
+        Role::Worker => &[OF_WORKERS],
+        Role::Controller => &[OF_WORKERS, OF_CONTROLLERS],
         Role::Bare => &[],
+    }
+}
+
+/// What lies above them where the configuration tells of a cluster.
+pub fn cluster_layers(role: Role) -> &'static [Layer] {
+    match role {
+        Role::Controller => &[OF_CONTROL_PLANES],
+        Role::Worker | Role::Bare => &[],
     }
 }
 
@@ -122,7 +134,7 @@ usage = "client"
 
 [[consumer]]
 name = "kube-controller-manager"
-probe = "127.0.0.1:10257"
+act = "nothing"
 
 [[certificate]]
 name = "controller-manager"
@@ -135,7 +147,7 @@ usage = "both"
 
 [[consumer]]
 name = "kube-scheduler"
-probe = "127.0.0.1:10259"
+act = "nothing"
 
 [[certificate]]
 name = "scheduler"
@@ -157,4 +169,18 @@ pki = "etcd"
 role = "etcd-client"
 common_name = "nodeagent"
 usage = "client"
+"#;
+
+/// Where the agent itself has told them to, these serve the certificate they are clients with; a
+/// control plane that it does not run has them serve one of their own.
+const CONTROL_PLANE: &str = r#"
+[[consumer]]
+name = "kube-controller-manager"
+probe = "127.0.0.1:10257"
+act = "probe"
+
+[[consumer]]
+name = "kube-scheduler"
+probe = "127.0.0.1:10259"
+act = "probe"
 "#;

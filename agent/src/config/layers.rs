@@ -63,7 +63,10 @@ pub fn read(root: &Root) -> Result<Layers, Vec<String>> {
         .iter()
         .rev()
         .find_map(|table| table.get("node")?.get("role")?.clone().try_into::<Role>().ok());
-    for (name, text) in role.map(catalog::layers).unwrap_or_default() {
+    let in_cluster = tables.iter().any(|table| table.contains_key("cluster"));
+    let catalogue = role.map(catalog::layers).unwrap_or_default().iter();
+    let above = role.filter(|_| in_cluster).map(catalog::cluster_layers).unwrap_or_default();
+    for (name, text) in catalogue.chain(above) {
         let table = parse(name, text).map_err(|fault| vec![fault])?;
         merge.add(name, text, table);
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::tests::{Site, faults};
-use crate::config::Config;
+use crate::config::{Act, Config};
 use crate::config::plane::{Component, Style};
 
 const HEAD: &str = r#"[node]
@@ -128,6 +128,10 @@ fn without_a_cluster_certificates_are_all_there_is() {
     assert!(config.cluster_plan.is_none() && config.control_plane.is_none());
     let client = config.certificates.iter().find(|spec| spec.name == "etcd-client").unwrap();
     assert_eq!((client.consumer.as_str(), client.common_name.text()), ("nodeagent", "nodeagent"));
+    for component in ["kube-controller-manager", "kube-scheduler"] {
+        assert_eq!(config.consumer(component).unwrap().act, Act::Nothing);
+        assert_eq!(loaded(&good()).consumer(component).unwrap().act, Act::Probe);
+    }
     assert!(faults(HEAD).contains("`{{api_server}}` is no variable"));
 }
 
