@@ -17,6 +17,7 @@ mod leaks;
 mod machine;
 mod nonce;
 mod play;
+mod render;
 mod renewal;
 mod session;
 mod simulation;

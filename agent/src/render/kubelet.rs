@@ -75,7 +75,8 @@ fn configuration(input: &Input<'_>) -> Result<Map<String, Value>> {
     tell("volumePluginDir", json!("/var/lib/kubelet/volume-plugins"));
     // protectKernelDefaults stays off: the kubelet then sets what it needs instead of refusing.
     tell("registerNode", json!(true));
-    tell("registerWithTaints", Value::Array(taints(input).iter().map(taint).collect()));
+    let taints = input.config.kubelet.taints.iter().map(taint).collect();
+    tell("registerWithTaints", Value::Array(taints));
     if let Some(plane) = &input.config.control_plane {
         tell("staticPodPath", json!(plane.manifests));
         // The audit log goes to the API server's standard output: 250 MB of it are kept.
@@ -86,22 +87,11 @@ fn configuration(input: &Input<'_>) -> Result<Map<String, Value>> {
         if input.config.kubernetes.is_some_and(|version| version >= BOUNDED_BACKOFF) {
             tell("crashLoopBackOff", json!({ "maxContainerRestartPeriod": "10s" }));
         }
+        if !plane.feature_gates.is_empty() {
+            tell("featureGates", json!(plane.feature_gates));
+        }
     }
     Ok(told)
-}
-
-/// Without any told, a controller keeps ordinary pods away; `registerWithTaints = []` among the
-/// kubelet's own keys has none at all.
-fn taints(input: &Input<'_>) -> Vec<Taint> {
-    let told = &input.config.kubelet.taints;
-    if told.is_empty() && is_controller(input) {
-        return vec![Taint {
-            key: "node-role.kubernetes.io/control-plane".into(),
-            value: String::new(),
-            effect: "NoSchedule".into(),
-        }];
-    }
-    told.clone()
 }
 
 fn taint(taint: &Taint) -> Value {
