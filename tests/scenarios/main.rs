@@ -3,6 +3,7 @@
 
 mod act;
 mod act_failures;
+mod assets;
 mod bad_input;
 mod bad_input_plane;
 mod certificates;

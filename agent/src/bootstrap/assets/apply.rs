@@ -206,7 +206,7 @@ impl<'a> Pass<'a> {
     /// Decides after an error whether the rest is tried. Failing answers alone are no reason: a
     /// hook whose server is down answers so for some kinds, and the rest may bring its server.
     async fn look_around(&mut self, error: &Error) {
-        if error.kind() != Kind::Unavailable {
+        if error.kind() != Kind::Unavailable || !is_passing(error) {
             self.failures = 0;
             return;
         }
@@ -301,11 +301,25 @@ pub(super) fn remark(key: &Key, source: &str, reason: String) -> Remark {
     Remark { object: key.to_string(), source: source.to_owned(), reason }
 }
 
-/// Whether the object may be right and the time wrong: the API is busy or away, the namespace is
-/// missing (404) or on its way out, somebody writes the object at the same time (409), the kind
-/// has just gone or come.
+/// What the API says with a status that fits an object that is wrong, of one that may be right:
+/// a namespace that is missing (404) or on its way out, somebody who writes it at the same time
+/// (409), an account that the controllers make a little later, an API that is still starting.
+const PASSING: [&str; 7] = [
+    ": 404 ",
+    ": 409 ",
+    "is being terminated",
+    "error looking up service account",
+    "no PriorityClass with name",
+    "not yet ready to handle request",
+    "the API knows no kind",
+];
+
+/// With this the API answers 500 to fields that a kind does not have.
+const NO_SUCH_FIELD: &str = "failed to create typed patch object";
+
+/// Whether the object may be right and the time wrong.
 fn is_passing(error: &Error) -> bool {
     let text = format!("{error:#}");
-    let words = [": 404 ", ": 409 ", "is being terminated", "the API knows no kind"];
-    error.kind() == Kind::Unavailable || words.iter().any(|words| text.contains(words))
+    let unavailable = error.kind() == Kind::Unavailable && !text.contains(NO_SUCH_FIELD);
+    unavailable || PASSING.iter().any(|words| text.contains(words))
 }
