@@ -11,6 +11,7 @@ mod flags;
 mod kubelet;
 mod plane;
 mod pods;
+mod proxy;
 mod secrets;
 mod tables;
 mod yaml;
@@ -31,6 +32,7 @@ pub use etcd::etcd;
 pub use kubelet::kubelet;
 pub use plane::plane;
 pub use pods::{daemon_sets, manifests};
+pub use proxy::kube_proxy;
 pub use secrets::shared;
 pub use tables::temporary_argument;
 pub use yaml::{MARK, document, is_ours};
@@ -195,6 +197,7 @@ pub fn everything(input: &Input<'_>) -> Result<Vec<File>> {
         let path = format!("objects/{kind}/{}.yaml", name.replace(':', "-"));
         files.push(File::open(path, document(object)?));
     }
+    files.push(proxy::asset(input)?);
     Ok(files)
 }
 

@@ -16,12 +16,17 @@ pub fn is_ours(text: &str) -> bool {
 
 /// A document with the mark on top.
 pub fn document(value: &Value) -> Result<String> {
+    Ok(format!("{MARK}\n{}", plain(value)?))
+}
+
+/// A document without the mark, for what others keep.
+pub(super) fn plain(value: &Value) -> Result<String> {
     // A folded text would be longer to read, and a comment above a flag would fall into it.
     let mut options = serde_saphyr::SerializerOptions::default();
     options.folded_wrap_chars = usize::MAX;
     let body = serde_saphyr::to_string_with_options(value, options)
         .map_err(|error| Error::new(Code::Bug, format!("writing YAML: {error}")))?;
-    Ok(format!("{MARK}\n{}\n", body.trim_end()))
+    Ok(format!("{}\n", body.trim_end()))
 }
 
 #[cfg(test)]

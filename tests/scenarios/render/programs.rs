@@ -282,6 +282,8 @@ async fn the_real_programs_start_with_what_they_are_told() {
     let mut scheduler = run(scheduler, &[]);
     let url = format!("https://127.0.0.1:{}", site.port(6443));
     api.wait_well(&client, &format!("{url}/readyz")).await;
+    let live = client.get(format!("{url}/livez?exclude=etcd")).send().await.expect("it answers");
+    assert_eq!(live.status(), 200, "the kubelet's probe has no name either");
     for closed in ["/version", "/api", "/metrics", "/api/v1/nodes", "/livez/etcd"] {
         let answer = client.get(format!("{url}{closed}")).send().await.expect("it answers");
         assert_eq!(answer.status(), 401, "{closed} is for nobody without a name");
@@ -311,6 +313,26 @@ fn the_kubelet_takes_its_configuration_and_flags() {
     site.write("plane/kubelet.yaml", &format!("{wrong}noSuchKey: true\n"));
     let said = kubelet(&site, &kube, &files);
     assert!(said.contains("strict decoding") && said.contains("noSuchKey"), "{said}");
+}
+
+#[test]
+fn kube_proxy_takes_its_configuration() {
+    let Some(kube) = programs("kube") else { return };
+    let told = Told::controller("");
+    let site = tempfile::tempdir().expect("a directory");
+    let objects = render::kube_proxy(&told.input()).expect("they are rendered");
+    let map = objects.iter().find(|object| object["kind"] == "ConfigMap").expect("it is there");
+    let text = map["data"]["config.yaml"].as_str().expect("a text");
+    let (read, written) = (site.path().join("read.yaml"), site.path().join("written.yaml"));
+    fs::write(&read, text).expect("a file");
+    let output = Command::new(kube.join("kube-proxy"))
+        .arg(format!("--config={}", read.display()))
+        .arg(format!("--write-config-to={}", written.display()))
+        .output();
+    let said = String::from_utf8_lossy(&output.expect("it runs").stderr).into_owned();
+    let written = fs::read_to_string(written).unwrap_or_else(|error| panic!("{error}: {said}"));
+    assert!(written.contains("clusterCIDR: 10.244.0.0/16"), "{written}");
+    assert!(!said.contains("strict decoding") && !said.contains("unknown field"), "{said}");
 }
 
 /// What a kubelet says that has read and checked its configuration and was asked for a lock it
