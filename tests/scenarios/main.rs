@@ -14,6 +14,7 @@ mod consumers;
 mod first_boot;
 mod golden;
 mod known_flags;
+mod kubernetes;
 mod leaks;
 mod machine;
 mod nonce;
