@@ -12,6 +12,7 @@
 pub mod agent;
 pub mod attest;
 pub mod backoff;
+pub mod bootstrap;
 pub mod cli;
 pub mod config;
 pub mod duty;
