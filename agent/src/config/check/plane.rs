@@ -212,7 +212,7 @@ impl Checker<'_> {
             let known = templates.iter().filter_map(|t| t.known(&name, &self.variables));
             known.map(|text| text.to_ascii_lowercase()).collect()
         };
-        let names = [known(&spec.dns), known(&spec.ips)].concat();
+        let (dns, ips) = (known(&spec.dns), known(&spec.ips));
         let service = format!("kubernetes.default.svc.{}", cluster.dns_domain);
         let first = cluster.service_cidr.nth(1).to_string();
         for (key, wanted, who) in [
@@ -220,14 +220,18 @@ impl Checker<'_> {
             ("service_cidr", first, "the API's own service"),
             ("dns_domain", service.to_ascii_lowercase(), "the API's name for pods"),
         ] {
-            if names.contains(&wanted) {
+            // A client that goes by an address looks at the addresses only, not at the names.
+            let (list, covered) = match wanted.parse::<IpAddr>() {
+                Ok(address) => ("ips", ips.iter().any(|ip| ip.parse() == Ok(address))),
+                Err(_) => ("dns", dns.contains(&wanted)),
+            };
+            if covered {
                 continue;
             }
-            let list = if wanted.parse::<IpAddr>().is_ok() { "ips" } else { "dns" };
             let text = format!(
                 "{who}, `{wanted}`, is covered by no certificate: kube-apiserver has {}; put it \
                  into {list} of [[certificate]] kube-apiserver, or correct [variables]",
-                names.join(", ")
+                [dns.as_slice(), ips.as_slice()].concat().join(", ")
             );
             self.fault_within("cluster", key, text);
         }

@@ -32,6 +32,9 @@ const AUTHENTICATION: &str = "who may come without a certificate stands in the a
     authentication.yaml, which opens the health checks and nothing else; take it out";
 const ADMISSION: &str = "NodeRestriction has to stay on; list plugins in control_plane.admission";
 
+const SERVED: &str = "by its serial the agent proves what is served after a rotation; change the \
+    [[certificate]] instead";
+
 const GUARDS: &[Guard] = &[
     guard(API, "anonymous-auth", never, AUTHENTICATION),
     guard(API, "authentication-config", never, AUTHENTICATION),
@@ -81,6 +84,8 @@ const GUARDS: &[Guard] = &[
         never,
         "kubeconfigs and health checks go by 6443, 10257 and 10259; take it out",
     ),
+    guard(ALL, "tls-cert-file", never, SERVED),
+    guard(ALL, "tls-private-key-file", never, SERVED),
     guard(
         ALL,
         "tls-min-version",
@@ -166,7 +171,11 @@ const KEPT: &[(Component, &str, &str)] = &[
         "use-service-account-credentials",
         "every controller would have the rights of all of them",
     ),
+    (ControllerManager, "tls-cert-file", "its health could not be told from another program's"),
+    (ControllerManager, "tls-private-key-file", "the certificate is of no use without"),
     (Scheduler, "kubeconfig", "it would find no API"),
+    (Scheduler, "tls-cert-file", "its health could not be told from another program's"),
+    (Scheduler, "tls-private-key-file", "the certificate is of no use without"),
 ];
 
 /// Why a flag may not have a value, and what to do.
@@ -329,6 +338,7 @@ mod tests {
             (Apiserver, "tls-min-version", "VersionTLS10", "below 1.2"),
             (Apiserver, "tls-cipher-suites", "TLS_RSA_WITH_AES_128_CBC_SHA", "forward secrecy"),
             (Apiserver, "secure-port", "443", "6443"),
+            (Scheduler, "tls-cert-file", "/x.pem", "the agent proves what is served"),
             (ControllerManager, "cluster-signing-key-file", "/ca.key", "Vault signs"),
             (ControllerManager, "cluster-signing-kubelet-client-key-file", "/k", "Vault signs"),
             (ControllerManager, "leader-elect", "false", "at the same time"),

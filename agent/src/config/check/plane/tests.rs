@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::super::tests::{Site, faults};
-use crate::config::{Act, Config};
 use crate::config::plane::{Component, Style};
+use crate::config::{Act, Config};
 
 const HEAD: &str = r#"[node]
 role = "controller"
@@ -208,6 +208,11 @@ fn faults_of_the_cluster_name_line_finding_and_remedy() {
             "[cluster]",
             "[[certificate]]\nname = \"kube-apiserver\"\ndns = [\"api.example\"]\n[cluster]",
             "put it into dns of [[certificate]] kube-apiserver",
+        ),
+        (
+            "api.example:6443\"",
+            "10.0.0.9:6443\"\n[[certificate]]\nname = \"kube-apiserver\"\ndns = [\"10.0.0.9\"]",
+            "`10.0.0.9`, is covered by no certificate",
         ),
     ]);
 }
