@@ -5,6 +5,7 @@
 mod boot;
 mod joins;
 mod raise;
+mod self_hosted;
 
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
