@@ -99,7 +99,7 @@ impl Kube {
         Ok(answer::probe(&reply))
     }
 
-    /// Reads an object, or whatever else a path has; none where it is not there.
+    /// Reads an object, which is whatever names its kind; none where it is not there.
     pub async fn get(&self, path: &str) -> Result<Option<Value>> {
         self.read(path, &[]).await
     }

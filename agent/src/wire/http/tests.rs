@@ -241,3 +241,68 @@ fn the_place_of_a_request_shows_no_query_and_no_user() {
     let uri = "https://user:pass@vault:8200/v1/x?token=1";
     assert_eq!(place(&uri.parse().expect("a URI")), "https://vault:8200/v1/x");
 }
+
+/// A server that wants a client certificate of an authority, and tells nobody whose it was.
+fn choosy(servers: &Ca, clients: &Ca) -> Server {
+    let mut roots = RootCertStore::empty();
+    let root = CertificateDer::from_pem_slice(clients.pem().as_bytes()).expect("PEM");
+    roots.add(root).expect("a root");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(
+        roots.into(),
+        Arc::clone(&provider),
+    );
+    let leaf = servers.issue(&["127.0.0.1"]);
+    let chain = vec![CertificateDer::from_pem_slice(leaf.cert_pem.as_bytes()).expect("PEM")];
+    let key = PrivateKeyDer::from_pem_slice(leaf.key_pem.as_bytes()).expect("PEM");
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_client_cert_verifier(verifier.build().expect("a verifier"))
+        .with_single_cert(chain, key)
+        .expect("a pair");
+    let options = ServerOptions::new(echo(), ModelClock::real()).tls(config);
+    Server::start(options).expect("a free port")
+}
+
+fn identity(ca: &Ca) -> ClientIdentity {
+    let leaf = ca.issue_client("us", None);
+    ClientIdentity { cert_pem: leaf.cert_pem, key_pem: Secret::new(leaf.key_pem) }
+}
+
+#[tokio::test]
+async fn a_server_that_wants_a_certificate_is_shown_ours_and_may_not_take_it() {
+    const CHOOSY: Peer = Peer { denied: Code::EtcdDenied, ..PEER };
+    let (servers, clients) = (Ca::new("servers"), Ca::new("clients"));
+    let server = choosy(&servers, &clients);
+    let trust = Trust::Pinned(servers.pem().as_bytes().to_vec());
+    let of = |identity: Option<&ClientIdentity>| {
+        Http::with_identity(long(), &trust, identity, CHOOSY).expect("a client")
+    };
+    let known = of(Some(&identity(&clients)));
+    assert!(text(&known, &server.url()).await.starts_with("POST"));
+    for unknown in [None, Some(identity(&servers))] {
+        let error = told(&of(unknown.as_ref()), &server.url()).await;
+        assert_eq!(error.code(), Code::EtcdDenied, "{error:#}");
+        assert!(format!("{error:#}").contains("does not take our client certificate"));
+    }
+}
+
+#[test]
+fn a_client_certificate_that_cannot_be_used_is_told_without_its_key() {
+    let good = identity(&Ca::new("clients"));
+    let other = identity(&Ca::new("others"));
+    let trust = Trust::Plain;
+    for (cert_pem, key_pem) in [
+        (String::new(), good.key_pem.clone()),
+        (good.cert_pem.clone(), Secret::new("no key".into())),
+        (good.cert_pem.clone(), other.key_pem),
+    ] {
+        let identity = ClientIdentity { cert_pem, key_pem };
+        let made = Http::with_identity(long(), &trust, Some(&identity), PEER);
+        let error = made.expect_err("no pair");
+        assert_eq!(error.code(), Code::CertificateBad, "{error:#}");
+        assert!(!format!("{error:#}").contains("no key"), "{error:#}");
+    }
+    assert!(!format!("{good:?}").contains("PRIVATE KEY"));
+}

@@ -58,7 +58,8 @@ pub(super) fn object(reply: &Response<Vec<u8>>) -> Result<Value> {
         return Err(refusal(reply));
     }
     let object: Option<Value> = serde_json::from_slice(reply.body()).ok();
-    object.filter(Value::is_object).ok_or_else(|| not_the_api(reply))
+    let object = object.filter(|object| object["kind"].is_string());
+    object.ok_or_else(|| not_the_api(reply))
 }
 
 /// A part of a list.
@@ -135,7 +136,8 @@ pub(super) fn deleted(reply: &Response<Vec<u8>>) -> Result<bool> {
     }
     let conflict = status(reply).filter(|_| reply.status() == StatusCode::CONFLICT);
     if let Some(conflict) = conflict {
-        if conflict.message.contains("UID in precondition") {
+        let of_another = ["UID in the precondition", "UID in precondition"];
+        if of_another.iter().any(|words| conflict.message.contains(words)) {
             return Ok(false);
         }
         // A namespace that is being deleted says so in this way.
@@ -151,7 +153,10 @@ fn refusal(reply: &Response<Vec<u8>>) -> Error {
     let Some(said) = status(reply).filter(|_| !reply.status().is_redirection()) else {
         return not_the_api(reply);
     };
+    // A field that the schema does not have, or a text for a number: the API says 500.
+    let misfit = said.message.starts_with("failed to create typed patch object");
     let code = match reply.status().as_u16() {
+        _ if misfit => Code::ApiserverRefused,
         401 | 403 => Code::ApiserverDenied,
         // 408: it ran out of time; 410: a list changed while it was read.
         408 | 410 | 429 | 500.. => Code::ApiserverFailing,

@@ -1,6 +1,6 @@
 //! Secrets that a cluster shares, in a KV mount of version 2. Making one is a compare-and-swap on
 //! "there never was one", so of several nodes that try exactly one succeeds, and nobody can
-//! overwrite what is in use.
+//! overwrite what is in use; the policy that is shipped would not let them either.
 
 use serde::Deserialize;
 use serde_json::value::Map;
@@ -78,7 +78,14 @@ impl Vault {
             return Ok(false);
         }
         if !reply.is_success() {
-            return Err(sort::sort(&call, &reply)).at(call.place());
+            let refused = sort::sort(&call, &reply);
+            // To whoever may create and not overwrite, Vault refuses a second creation as a whole.
+            let may_exist = refused.code() == Code::PolicyDenied;
+            if may_exist && self.kv_read(token, mount, path).await.is_ok_and(|kept| kept.is_some())
+            {
+                return Ok(false);
+            }
+            return Err(refused).at(call.place());
         }
         // A mount of version 1 takes the write too, without the condition and without a version.
         answer::data_of::<Metadata>(&reply)

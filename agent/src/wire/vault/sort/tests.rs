@@ -202,6 +202,30 @@ fn what_a_certificate_request_is_told() {
 }
 
 #[test]
+fn what_the_secrets_of_a_cluster_are_told() {
+    let (mount, path) = ("kv", "cluster");
+    let (read, create) = (Call::KvRead { mount, path }, Call::KvCreate { mount, path });
+    let no_route = "no handler for route \"kv/data/cluster\". route entry not found.";
+    for call in [read, create] {
+        let table = [
+            (403, NO_TOKEN, Code::TokenInvalid),
+            (403, NO_POLICY, Code::PolicyDenied),
+            (404, no_route, Code::PolicyDenied),
+            (405, "unsupported operation", Code::PolicyDenied),
+            (400, "Upgrading from non-versioned to versioned data.", Code::VaultFailing),
+            (503, "Vault is sealed", Code::VaultSealed),
+        ];
+        check(&call, &table);
+        let error = sort(&call, &json(404, no_route));
+        assert!(error.advice().expect("advice").contains("kv/ a kv mount of version 2"));
+    }
+    let late = json(400, "check-and-set parameter did not match the current version");
+    assert!(was_late(&late));
+    assert!(!was_late(&json(400, "check-and-set parameter required for this call")));
+    assert!(!was_late(&raw(400, "text/html", "check-and-set parameter did not match the")));
+}
+
+#[test]
 fn what_is_no_answer_of_vault_is_never_a_no() {
     for status in [200, 400, 401, 403, 404, 500, 502, 503] {
         for (content_type, body) in [
