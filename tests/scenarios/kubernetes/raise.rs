@@ -1,6 +1,7 @@
 //! From a fresh controller to a served, healthy API: by the agent itself, and by one command.
 
-use rig::controllers::{ControllersOptions, MANIFESTS, Raising};
+use rig::controllers::{ControllersOptions, MANIFESTS, PLANE, Raising};
+use serde_json::json;
 
 use super::{SOON, installed, raised, told};
 
@@ -63,4 +64,32 @@ async fn a_person_raises_a_control_plane_with_one_command() {
             .map_err(|error| error.to_string()),
     );
     assert!(marked.starts_with('#') && marked.contains("nodeagent"), "{marked}");
+}
+
+#[tokio::test]
+async fn three_fresh_controllers_raise_one_cluster() {
+    let Some(story) = raised(ControllersOptions::new(3)).await else { return };
+    let nodes = told(told(story.api(2)).list("/api/v1/nodes").await);
+    let mut names: Vec<_> = nodes.iter().map(|node| node["metadata"]["name"].clone()).collect();
+    names.sort_by_key(ToString::to_string);
+    let instances: Vec<_> = story.nodes.iter().map(|node| node.instance.as_str()).collect();
+    assert_eq!(names, instances);
+    assert_eq!(told(story.etcd_members(0).await).len(), 3);
+    // What a token is signed with on one controller is taken on the others.
+    let keys = story.nodes.iter().map(|node| {
+        node.machine.read(&format!("{PLANE}/service-account/verify.pem")).expect("it is there")
+    });
+    let keys: Vec<_> = keys.collect();
+    assert!(keys.iter().all(|key| *key == keys[0]), "the controllers' keys differ");
+    let ask = json!({"spec": {}});
+    let path = "/api/v1/namespaces/kube-system/serviceaccounts/default/token";
+    let token = told(told(story.api(0)).create(path, &ask).await);
+    let review = json!({
+        "apiVersion": "authentication.k8s.io/v1",
+        "kind": "TokenReview",
+        "spec": {"token": token["status"]["token"]},
+    });
+    let path = "/apis/authentication.k8s.io/v1/tokenreviews";
+    let review = told(told(story.api(1)).create(path, &review).await);
+    assert_eq!(review["status"]["authenticated"], true, "{:#}", review["status"]);
 }
