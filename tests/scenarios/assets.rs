@@ -348,7 +348,9 @@ async fn what_is_broken_is_named_and_holds_back_nothing_else() {
         "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: far, namespace: nowhere}\n";
     let kind = "---\napiVersion: example.net/v1\nkind: Bowl\nmetadata: {name: b}\n";
     let broken = "---\nkind: [\n";
-    let parts = [&map("one"), unknown, bad, broken, nowhere, pod, kind, &map("two")];
+    let secret =
+        "---\napiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {a: 1234567}\n";
+    let parts = [&map("one"), unknown, bad, broken, nowhere, pod, kind, &map("two"), secret];
     cluster.put("mixed.yaml", &parts.concat());
 
     let set = cluster.set();
@@ -361,15 +363,17 @@ async fn what_is_broken_is_named_and_holds_back_nothing_else() {
         let remark = &outcome.refused[at];
         format!("{}: {}: {}", remark.source, remark.object, remark.reason)
     };
-    assert_eq!(outcome.refused.len(), 2, "{outcome:#?}");
+    assert_eq!(outcome.refused.len(), 3, "{outcome:#?}");
     assert!(
         refused(0).starts_with("mixed.yaml document 2 (line 7): ConfigMap typo: "),
         "{}",
         refused(0)
     );
     assert!(refused(0).contains(".specs: field not declared"), "{}", refused(0));
-    assert!(refused(1).contains("document 3 (line 12): Service bad: "), "{}", refused(1));
-    assert!(refused(1).contains("422 "), "{}", refused(1));
+    assert!(refused(2).contains("document 3 (line 12): Service bad: "), "{}", refused(2));
+    assert!(refused(2).contains("422 "), "{}", refused(2));
+    assert!(refused(1).contains("Secret s: ") && refused(1).contains("***"), "{}", refused(1));
+    assert!(!refused(1).contains("1234567"), "{}", refused(1));
     let pending = ["ConfigMap nowhere/far", "Pod early", "Bowl b"];
     assert_eq!(names(&outcome.pending), pending, "{outcome:#?}");
     assert!(!cluster.satisfied().await);
@@ -431,6 +435,12 @@ async fn an_api_that_fails_or_goes_away_is_asked_again() {
     cluster.front.script(vec![patch(INVENTORY, busy(503))]);
     let outcome = cluster.pass().await;
     assert_eq!(names(&outcome.pending), ["ConfigMap kube-system/nodeagent-assets"], "{outcome:#?}");
+    // Failing when it is asked what was there before: that object alone waits.
+    cluster.front.script(vec![Step::on(&place("new"), busy(500)).method(Method::GET)]);
+    cluster.put("b.yaml", &map("new"));
+    assert_eq!(names(&cluster.pass().await.pending), ["ConfigMap new"]);
+    cluster.remove("b.yaml");
+
     // Away from the start: nothing is done, and that is an error to try again.
     cluster.front.script(vec![Step::on("", Fault::Close)]);
     let error = assets::apply(&cluster.kube, &cluster.set()).await.expect_err("the API is away");

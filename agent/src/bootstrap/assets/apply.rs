@@ -77,6 +77,8 @@ struct Pass<'a> {
     set: &'a Set,
     outcome: Outcome,
     entries: BTreeMap<Key, Entry>,
+    /// What could not be looked at before, and why.
+    unseen: BTreeMap<Key, String>,
     /// Failing answers in a row, and why the rest is not tried.
     failures: usize,
     away: Option<String>,
@@ -97,11 +99,18 @@ impl<'a> Pass<'a> {
                 Some(entry) => {
                     Entry { api_version: asset.api_version.clone(), ..Entry::clone(entry) }
                 }
-                None => {
-                    let entry = pass.first_seen(asset).await?;
-                    grown.entries.push(entry.clone());
-                    entry
-                }
+                None => match pass.first_seen(asset).await {
+                    Err(error) if error.code() == Code::ApiserverUnreachable => return Err(error),
+                    // Without knowing whether it was there before, it is not touched.
+                    Err(error) => {
+                        pass.unseen.insert(key, format!("{error:#}"));
+                        continue;
+                    }
+                    Ok(entry) => {
+                        grown.entries.push(entry.clone());
+                        entry
+                    }
+                },
             };
             entries.insert(key, entry);
         }
@@ -128,6 +137,7 @@ impl<'a> Pass<'a> {
             set,
             outcome: Outcome::default(),
             entries: BTreeMap::new(),
+            unseen: BTreeMap::new(),
             failures: 0,
             away: None,
             resources: BTreeMap::new(),
@@ -163,6 +173,9 @@ impl<'a> Pass<'a> {
             let reason = format!("was not tried: {away}");
             return self.outcome.pending.push(remark(&key, &asset.source, reason));
         }
+        if let Some(reason) = self.unseen.remove(&key) {
+            return self.outcome.pending.push(remark(&key, &asset.source, reason));
+        }
         let tried = self.try_one(asset).await;
         let error = match tried {
             Ok(Some(applied)) => {
@@ -181,7 +194,7 @@ impl<'a> Pass<'a> {
             }
             Err(error) => error,
         };
-        let remark = remark(&key, &asset.source, format!("{error:#}"));
+        let remark = remark(&key, &asset.source, redacted(asset, format!("{error:#}")));
         match is_passing(&error) {
             true => self.outcome.pending.push(remark),
             false => self.outcome.refused.push(remark),
@@ -284,6 +297,22 @@ impl<'a> Pass<'a> {
         let inventory = Inventory { digest: self.set.digest.clone(), complete, entries };
         now.swap(self.kube, &inventory).await
     }
+}
+
+/// The API quotes what it does not understand; of a Secret that may be the secret.
+fn redacted(asset: &Asset, mut reason: String) -> String {
+    if asset.kind != "Secret" {
+        return reason;
+    }
+    for field in ["data", "stringData"] {
+        for value in asset.object[field].as_object().into_iter().flat_map(|data| data.values()) {
+            let text = value.as_str().map_or_else(|| value.to_string(), String::from);
+            if !text.is_empty() {
+                reason = reason.replace(&text, "***");
+            }
+        }
+    }
+    reason
 }
 
 /// Where the object is in the API.

@@ -6,6 +6,7 @@
 mod split;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
 
 use ring::digest::{Context, SHA256};
@@ -32,7 +33,7 @@ const SERVERS_OWN: [&str; 6] =
     ["creationTimestamp", "generation", "managedFields", "resourceVersion", "selfLink", "uid"];
 
 /// One object of a set, with where it came from.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Asset {
     /// Where it stands: `dns.yaml document 3 (line 41)`.
     pub source: String,
@@ -66,6 +67,13 @@ pub struct Set {
     pub faults: Vec<Fault>,
     /// SHA-256 of the content, the same however it is written or cut into files.
     pub digest: String,
+}
+
+/// The object may be a Secret.
+impl fmt::Debug for Asset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Asset({} of {})", self.key(), self.source)
+    }
 }
 
 impl Asset {
