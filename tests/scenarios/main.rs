@@ -28,3 +28,4 @@ mod store_crashes;
 mod store_disks;
 mod vault_answers;
 mod vault_outage;
+mod wire;
