@@ -56,10 +56,6 @@ pub const PLACE_LABEL: &str = "nodeagent/place";
 /// what their own node has.
 pub const CONTROLLER_LABEL: &str = "nodeagent/controller";
 
-/// The last argument of every program in a temporary pod, by which its processes are told from
-/// their successors': the default of all three, in other words.
-pub const TEMPORARY_MARK: &str = "--log-flush-frequency=5000ms";
-
 /// Where certificates are published, by consumer and certificate.
 const PUBLISHED: &str = "/var/lib/nodeagent-certs";
 
@@ -210,7 +206,7 @@ pub fn screen(files: &[File]) -> String {
             Content::Open(content) => content.trim_end(),
             Content::Secret(_) => "(a secret)",
         };
-        text.push_str(&format!("==> {path} {mode:04o}\n{content}\n\n"));
+        text.push_str(&format!("### {path} (mode {mode:04o})\n{content}\n\n"));
     }
     text
 }

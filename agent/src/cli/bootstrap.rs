@@ -93,14 +93,5 @@ fn seconds(duration: Duration) -> String {
 pub(super) fn render(node: &Node) -> Result<String> {
     node.recall_session();
     let files = Inputs::gather(node)?.with(node, rendered::everything)?;
-    let mut text = String::new();
-    for file in &files {
-        let path = file.path.display();
-        write!(text, "### {path} (mode {:04o})\n{}", file.mode, file.content.text())
-            .expect("a String takes all");
-        if !text.ends_with('\n') {
-            text.push('\n');
-        }
-    }
-    Ok(text)
+    Ok(rendered::screen(&files))
 }

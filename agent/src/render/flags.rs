@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::tables;
-use super::{Input, Place, TEMPORARY_MARK};
+use super::{Input, Place};
 use crate::config::plane::Component;
 use crate::error::{Code, Error, Result};
 
@@ -42,9 +42,6 @@ pub(super) fn command(
     gates.extend(plane.feature_gates.iter().map(|(gate, on)| format!("{gate}={on}")));
     if !gates.is_empty() {
         words.push(format!("--feature-gates={}", gates.join(",")));
-    }
-    if place == Some(Place::Temporary) {
-        words.push(TEMPORARY_MARK.to_owned());
     }
     Ok(words)
 }
