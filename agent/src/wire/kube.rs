@@ -140,7 +140,7 @@ impl Kube {
         };
         let known = answer::resources(list).at(self.url(&base))?;
         let wanted = known.into_iter().find(|known| known.is(kind));
-        Ok(wanted.map(|known| Resource::new(base, known.name, known.namespaced)))
+        Ok(wanted.map(|known| Resource::of(base, known)))
     }
 
     /// Makes an object what it is to be, by server-side apply: fields that the object names become

@@ -119,7 +119,7 @@ async fn apply_quickly(kube: &Kube, name: &str) {
             json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "paged" } });
         apply(kube, &namespace).await;
     }
-    let parity = if number % 2 == 0 { "even" } else { "odd" };
+    let parity = if number.is_multiple_of(2) { "even" } else { "odd" };
     let mut object = settings(name, &json!({}));
     object["metadata"]["namespace"] = json!("paged");
     object["metadata"]["labels"] = json!({ "parity": parity });

@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde_json::Value;
 
+use super::answer::Known;
 use crate::error::{Code, Error, Result};
 
 /// What an address holds where a name can be nobody's: the API allows `%` in none.
@@ -20,8 +21,9 @@ pub struct Resource {
 }
 
 impl Resource {
-    pub(super) fn new(base: String, plural: String, namespaced: bool) -> Resource {
-        Resource { base, plural, namespaced }
+    /// A kind that the version at `base` serves.
+    pub(super) fn of(base: String, known: Known) -> Resource {
+        Resource { base, plural: known.name, namespaced: known.namespaced }
     }
 
     /// The address of an object. A namespace that the kind does not have is left out, and one that

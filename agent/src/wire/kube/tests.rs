@@ -21,7 +21,9 @@ fn refusal(code: u16, message: &str) -> Response<Vec<u8>> {
 
 #[test]
 fn an_address_is_of_one_object_whatever_its_name() {
-    let pods = Resource::new("/api/v1".into(), "pods".into(), true);
+    let list = json!([{ "name": "pods", "kind": "Pod", "namespaced": true }]);
+    let known = resources(json!({ "resources": list })).expect("kinds").remove(0);
+    let pods = Resource::of("/api/v1".into(), known);
     assert_eq!(pods.list_path(None), "/api/v1/pods");
     assert_eq!(pods.list_path(Some("a")), "/api/v1/namespaces/a/pods");
     assert_eq!(pods.path(None, "p"), "/api/v1/namespaces/default/pods/p");
