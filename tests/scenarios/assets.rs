@@ -1,180 +1,22 @@
 //! Manifests against the real API server: what is applied, what stays, what goes, and what is
-//! said of those that cannot be. Between the agent and the API lies a server that passes on, so
-//! that a story can say which call fails, and sees which calls were made.
+//! said of those that cannot be.
+
+mod cluster;
 
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use http::Method;
-use nodeagent::bootstrap::assets::{self, Outcome, Set};
-use nodeagent::error::{Code, Kind};
+use nodeagent::bootstrap::assets;
+use nodeagent::error::Kind;
 use nodeagent::host::files::Root;
-use nodeagent::secret::Secret;
-use nodeagent::wire::http::{ClientIdentity, Http, Limits, Peer, Trust};
-use nodeagent::wire::kube::{Applied, Kube, KubeOptions};
-use rig::clock::ModelClock;
-use rig::peer::apiserver::{self, RealApiserver};
-use rig::peer::etcd::{self, RealEtcd};
-use rig::pki::Ca;
-use rig::server::{Fault, Request, Response, Server, ServerOptions, Step, handler};
-use serde_json::{Value, json};
-use tempfile::TempDir;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use nodeagent::wire::kube::Applied;
+use rig::server::{Fault, Step};
+use serde_json::json;
 
-use crate::play::{SOON, skip};
+use cluster::{Cluster, busy, map, names};
 
 const DEFAULT: &str = "/api/v1/namespaces/default/configmaps";
 const INVENTORY: &str = "/api/v1/namespaces/kube-system/configmaps/nodeagent-assets";
-
-/// An API server has 300 MiB and keeps a core busy while it starts.
-static SERVERS: Semaphore = Semaphore::const_new(1);
-
-const PEER: Peer = Peer {
-    unreachable: Code::ApiserverUnreachable,
-    failing: Code::ApiserverFailing,
-    denied: Code::ApiserverDenied,
-};
-
-/// A cluster that consists of its API, seen through a server of our own, and a directory.
-struct Cluster {
-    front: Server,
-    kube: Kube,
-    /// Straight to the API, as somebody else.
-    other: Kube,
-    directory: TempDir,
-    _api: RealApiserver,
-    _etcd: RealEtcd,
-    _turn: SemaphorePermit<'static>,
-}
-
-fn limits() -> Limits {
-    let limit = Duration::from_secs(30);
-    Limits { connect: limit, total: limit, body: 16 << 20 }
-}
-
-impl Cluster {
-    async fn start() -> Option<Cluster> {
-        let programs = etcd::program().and_then(|_| apiserver::program());
-        if let Err(reason) = programs {
-            return skip(&reason);
-        }
-        let turn = SERVERS.acquire().await.expect("nobody closes it");
-        let etcd = RealEtcd::start().await.expect("etcd starts");
-        let api = RealApiserver::start(&etcd).await.expect("the API server starts");
-        let admin = api.admin();
-        let client = ClientIdentity {
-            cert_pem: admin.cert_pem.clone(),
-            key_pem: Secret::new(admin.key_pem.clone()),
-        };
-        let options = KubeOptions {
-            address: api.address().to_owned(),
-            ca_pem: api.ca().pem().as_bytes().to_vec(),
-            client: Some(client),
-            limits: limits(),
-        };
-        let forward = Http::with_identity(
-            limits(),
-            &Trust::Pinned(options.ca_pem.clone()),
-            options.client.as_ref(),
-            PEER,
-        )
-        .expect("a client");
-        let address = options.address.clone();
-        let passes_on = handler(move |request| pass_on(forward.clone(), address.clone(), request));
-        let ca = Ca::new("front");
-        let server = ServerOptions::new(passes_on, ModelClock::real()).tls(ca.server_config());
-        let front = Server::start(server).expect("a server");
-        let ours = KubeOptions {
-            address: front.url(),
-            ca_pem: ca.pem().as_bytes().to_vec(),
-            client: None,
-            limits: limits(),
-        };
-        let kube = Kube::new(ours).expect("a client");
-        let other = Kube::new(options).expect("a client");
-        let directory = TempDir::new().expect("a directory");
-        Some(Cluster { front, kube, other, directory, _api: api, _etcd: etcd, _turn: turn })
-    }
-
-    /// Puts a manifest into the directory.
-    fn put(&self, name: &str, text: &str) {
-        std::fs::write(self.directory.path().join(name), text).expect("a file");
-    }
-
-    fn remove(&self, name: &str) {
-        std::fs::remove_file(self.directory.path().join(name)).expect("a file");
-    }
-
-    fn set(&self) -> Set {
-        assets::read(&Root::new(self.directory.path()), Some(Path::new("/")), Vec::new())
-    }
-
-    /// One pass over the directory as it is.
-    async fn pass(&self) -> Outcome {
-        assets::apply(&self.kube, &self.set()).await.expect("a pass")
-    }
-
-    /// Passes until nothing is pending; the last one is told.
-    async fn passes(&self) -> Outcome {
-        let end = Instant::now() + SOON;
-        loop {
-            let outcome = self.pass().await;
-            if outcome.settled() {
-                return outcome;
-            }
-            assert!(Instant::now() < end, "{outcome:#?}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
-
-    async fn satisfied(&self) -> bool {
-        assets::satisfied(&self.kube, &self.set()).await.expect("an answer")
-    }
-
-    async fn get(&self, path: &str) -> Option<Value> {
-        self.other.get(path).await.expect("an answer")
-    }
-
-    async fn version(&self, path: &str) -> Value {
-        self.get(path).await.expect("an object")["metadata"]["resourceVersion"].clone()
-    }
-}
-
-async fn pass_on(http: Http, address: String, request: Request) -> Response {
-    let query =
-        if request.query.is_empty() { String::new() } else { format!("?{}", request.query) };
-    let mut passed = http::Request::builder()
-        .method(request.method.clone())
-        .uri(format!("{address}{}{query}", request.path));
-    for name in ["accept", "content-type"] {
-        if let Some(value) = request.header(name) {
-            passed = passed.header(name, value);
-        }
-    }
-    let passed = passed.body(request.body.to_vec()).expect("a request");
-    match http.send(passed).await {
-        Ok(answer) => {
-            let kind = answer.headers().get("content-type").and_then(|kind| kind.to_str().ok());
-            let kind = kind.unwrap_or("text/plain").to_owned();
-            Response::typed(answer.status().as_u16(), &kind, answer.into_body())
-        }
-        Err(error) => Response::text(502, format!("{error:#}")),
-    }
-}
-
-fn map(name: &str) -> String {
-    format!("---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\ndata: {{a: b}}\n")
-}
-
-fn busy(code: u16) -> Fault {
-    let body = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "busy", "code": code });
-    let headers = vec![("content-type".into(), "application/json".into())];
-    Fault::Status { code, body: body.to_string(), headers }
-}
-
-fn names(remarks: &[assets::Remark]) -> Vec<&str> {
-    remarks.iter().map(|remark| remark.object.as_str()).collect()
-}
 
 /// Of every sort that a set has: what depends on another stands before it in its file.
 const WHOLE: &str = r#"
@@ -298,10 +140,12 @@ async fn only_what_the_agent_made_is_pruned() {
     });
     cluster.other.apply(&foreign, "somebody").await.expect("an object of somebody else");
     let namespace = "---\n{apiVersion: v1, kind: Namespace, metadata: {name: room}}\n";
-    let all = [map("goes"), map("before"), map("anew"), map("stays"), namespace.into()].concat();
-    cluster.put("a.yaml", &all);
+    // It has no field but its name, and so nothing that could be the agent's.
+    let bare = "---\n{apiVersion: v1, kind: ServiceAccount, metadata: {name: bare}}\n";
+    let maps = ["goes", "before", "anew", "stays"].map(map).concat();
+    cluster.put("a.yaml", &[maps.as_str(), namespace, bare].concat());
     let first = cluster.passes().await;
-    assert_eq!(first.changes(), 5, "{first:#?}");
+    assert_eq!(first.changes(), 6, "{first:#?}");
     let anew = format!("{DEFAULT}/anew");
     cluster.other.delete(&anew, None).await.expect("a deletion");
     let mut another = foreign.clone();
@@ -321,7 +165,7 @@ async fn only_what_the_agent_made_is_pruned() {
 
     cluster.put("a.yaml", &map("stays"));
     let pruned = cluster.pass().await;
-    assert_eq!(pruned.pruned, ["ConfigMap goes"], "{pruned:#?}");
+    assert_eq!(pruned.pruned, ["ConfigMap goes", "ServiceAccount bare"], "{pruned:#?}");
     let mut kept = names(&pruned.kept);
     kept.sort_unstable();
     assert_eq!(kept, ["ConfigMap anew", "ConfigMap before", "Namespace room"]);

@@ -14,6 +14,9 @@ use crate::wire::kube::{Applied, Kube, Probe, Resource};
 /// After so many failing answers in a row the API is asked whether it is well.
 const FAILURES: usize = 3;
 
+/// What every object that we apply carries: `kubectl get ds -A -l nodeagent/asset=true`.
+const LABEL: &str = "nodeagent/asset";
+
 /// Something about one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Remark {
@@ -211,6 +214,7 @@ impl<'a> Pass<'a> {
         if resource.namespaced && asset.namespace.is_none() {
             object["metadata"]["namespace"] = NAMESPACE.into();
         }
+        mark(&mut object);
         let applied = self.kube.apply(&object, MANAGER).await?;
         self.record(asset, &resource, applied).await;
         Ok(Some(applied))
@@ -296,6 +300,14 @@ impl<'a> Pass<'a> {
         let entries = applied.into_iter().chain(rest).collect();
         let inventory = Inventory { digest: self.set.digest.clone(), complete, entries };
         now.swap(self.kube, &inventory).await
+    }
+}
+
+/// An object that says nothing but its name would have no field of ours, and so no manager.
+fn mark(object: &mut Value) {
+    let labels = &mut object["metadata"]["labels"];
+    if labels.is_null() || labels.is_object() {
+        labels[LABEL] = "true".into();
     }
 }
 

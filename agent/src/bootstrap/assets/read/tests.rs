@@ -82,7 +82,8 @@ fn what_is_wrong_is_said() {
         ("\n \n", "a.yaml: is empty"),
         ("a: 1\n...\nb: 2\n", "is no YAML"),
         (
-            "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: nodeagent-assets, namespace: kube-system}\n",
+            "apiVersion: v1\nkind: ConfigMap\n\
+             metadata: {name: nodeagent-assets, namespace: kube-system}\n",
             "keeps its inventory",
         ),
     ] {
@@ -106,7 +107,10 @@ fn an_object_that_comes_twice_is_told_with_both_places() {
 
 #[test]
 fn lists_are_their_items() {
-    let text = "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: ConfigMap, metadata: {name: a}}\n- apiVersion: v1\n  kind: SecretList\n  items:\n  - metadata: {name: b}\n  - 3\n";
+    let text = "apiVersion: v1\nkind: List\nitems:\n\
+        - {apiVersion: v1, kind: ConfigMap, metadata: {name: a}}\n\
+        - apiVersion: v1\n\x20 kind: SecretList\n\x20 items:\n\
+        \x20 - metadata: {name: b}\n\x20 - 3\n";
     let set = set(&[("l.yaml", text)]);
     assert_eq!(names(&set), ["a", "b"]);
     assert_eq!(set.objects[1].kind, "Secret");
@@ -123,7 +127,10 @@ fn lists_are_their_items() {
 #[test]
 fn a_manifest_means_what_it_means_to_kubectl() {
     let text = format!(
-        "{}data:\n  mode: 0644\n  text: '0644'\n  on: yes\n  time: 12:30:45\n  date: 2001-01-01\n  hex: 0x1f\n  none: ~\n  block: |\n    ----\n    --- not a mark\n     ---\n  merged: &a {{x: 1}}\n  again: {{<<: *a, y: 2}}\n",
+        "{}data:\n  mode: 0644\n  text: '0644'\n  on: yes\n  time: 12:30:45\n\
+        \x20 date: 2001-01-01\n  hex: 0x1f\n  none: ~\n  block: |\n    ----\n\
+        \x20   --- not a mark\n     ---\n  merged: &a {{x: 1}}\n\
+        \x20 again: {{<<: *a, y: 2}}\n",
         map("a")
     );
     // `--- not a mark` is indented; a mark begins its line.
@@ -157,7 +164,9 @@ fn json_is_read_up_to_its_error() {
 
 #[test]
 fn what_is_the_servers_is_left_out() {
-    let text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, uid: u, resourceVersion: '1', creationTimestamp: null, labels: {x: z}}\n";
+    let text = "apiVersion: v1\nkind: ConfigMap\n\
+        metadata: {name: a, uid: u, resourceVersion: '1', creationTimestamp: null, \
+        labels: {x: z}}\n";
     let set = set(&[("a.yaml", text)]);
     assert_eq!(set.objects[0].object["metadata"], json!({ "name": "a", "labels": { "x": "z" } }));
 }
