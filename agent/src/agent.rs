@@ -5,13 +5,14 @@
 //! never beside an issue for the same consumer; each has a deadline. An effect that fails is a
 //! record, and the record's backoff is part of the next decision: nothing here retries.
 
+mod signals;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
@@ -27,6 +28,7 @@ use crate::host::files::Root;
 use crate::host::notify::Notifier;
 use crate::node::Node;
 use crate::status::{self, Status, text};
+pub use signals::Signals;
 
 /// The loop looks at least this often: the wall clock may step, and files may be torn by others.
 /// `status` takes an agent for dead that has not looked for twice as long.
@@ -34,6 +36,9 @@ pub const INTERVAL: Duration = Duration::from_secs(30);
 
 /// A node with a control plane looks as often as this: a lost one is noticed within it.
 pub const PLANE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// While it is not whole there is more to see.
+const DOWN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often the loop looks at least.
 pub fn interval(config: &Config) -> Duration {
@@ -338,7 +343,7 @@ pub async fn run(node: Arc<Node>, notifier: &Notifier, signals: &mut Signals) ->
         tell(notifier, &status, &mut ready);
         tokio::select! {
             Some(ended) = effects.join_next() => settle(&mut agent, ended),
-            () = tokio::time::sleep(pause(&node, notifier, decision.next)) => {}
+            () = tokio::time::sleep(pause(&agent, notifier, decision.next)) => {}
             ending = signals.next() => {
                 announce(notifier, &node, ending);
                 finish(&mut agent, effects).await;
@@ -386,8 +391,10 @@ fn settle(
 
 /// The time until the next look: the next instant due, but never longer than the interval or
 /// half of systemd's watchdog time.
-fn pause(node: &Node, notifier: &Notifier, next: Option<Timestamp>) -> Duration {
-    let interval = interval(&node.config);
+fn pause(agent: &Agent, notifier: &Notifier, next: Option<Timestamp>) -> Duration {
+    let node = &agent.node;
+    let usual = interval(&node.config);
+    let interval = agent.down_since.map_or(usual, |_| usual.min(DOWN_INTERVAL));
     let longest = notifier.watchdog_interval().map_or(interval, |half| half.min(interval));
     let due = next.map(|next| node.clock.now().duration_until(next));
     let due = due.map(|due| Duration::try_from(due).unwrap_or(Duration::ZERO));
@@ -427,39 +434,6 @@ async fn finish(agent: &mut Agent, mut effects: JoinSet<(DutyId, Result<Done>)>)
     }
     let (facts, _) = agent.look().await;
     agent.publish(&facts);
-}
-
-/// The signals that end a run. They are listened to over every reload, and before anybody can
-/// find the process to send one: without a listener SIGHUP is the end, and a SIGTERM in the
-/// middle of a reload would be lost.
-#[derive(Debug)]
-pub struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    /// Starts listening.
-    pub fn new() -> Result<Signals> {
-        let listen = |kind| {
-            signal(kind).map_err(|error| Error::new(Code::Bug, error.to_string()).at("signals"))
-        };
-        Ok(Signals {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-            hangup: listen(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) -> Ending {
-        tokio::select! {
-            biased;
-            _ = self.terminate.recv() => Ending::Stopped,
-            _ = self.interrupt.recv() => Ending::Stopped,
-            _ = self.hangup.recv() => Ending::Reload,
-        }
-    }
 }
 
 /// Makes the agent's directories where systemd and tmpfiles have not.

@@ -1,9 +1,10 @@
 //! The control plane of this node: raised, and raised again, by one list of steps.
 //!
 //! [`run`] looks, takes the first step that is not true yet, does it, and looks again. It is the
-//! same code for a person's `bootstrap`, for `--recover` and for the duty that watches. Facts decide
-//! what is next, so that a run can be killed anywhere and begun again, on any controller: it adopts
-//! what it finds. The cluster's lock and the super-user are a bracket around the changing steps.
+//! same code for a person's `bootstrap`, for `--recover` and for the duty that watches. Facts
+//! decide what is next, so that a run can be killed anywhere and begun again, on any controller:
+//! it adopts what it finds. The cluster's lock and the super-user are a bracket around the changing
+//! steps.
 
 pub mod assets;
 pub mod clients;
@@ -295,7 +296,7 @@ pub struct Planned {
 }
 
 /// What a run would do, and why; touches nothing.
-pub async fn plan(node: &Node) -> Result<Vec<Planned>> {
+pub async fn preview(node: &Node) -> Result<Vec<Planned>> {
     let (plane, etcd) = facts::told(node)?;
     let journal = Journal::load(&node.root)?;
     refuse_style(&journal, plane.style)?;

@@ -338,8 +338,8 @@ impl View<'_> {
             problems.extend(self.cert_problem(spec));
         }
         if let Some(part) = self.plane() {
-            let failing = self.records.duty(&DutyId::ControlPlane).failure.is_some();
-            problems.extend(plane::problems(&part, failing));
+            let failure = self.records.duty(&DutyId::ControlPlane).failure;
+            problems.extend(plane::problems(&part, failure.as_ref()));
         }
         problems
     }

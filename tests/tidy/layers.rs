@@ -25,6 +25,13 @@ const ACROSS: &[(&str, &str)] = &[
     // What nodes are told is written and compared by those who raise and keep the control plane.
     ("bootstrap", "render"),
     ("duty", "render"),
+    // What a bootstrap raises and the files that the duty writes are rendered.
+    ("bootstrap", "render"),
+    ("duty", "render"),
+    // The duty that watches the control plane runs the bootstrap; the duty of the files shares its
+    // facts. A bootstrap uses what is published, and no other duty (below).
+    ("duty", "bootstrap"),
+    ("bootstrap", "duty"),
     // The loop publishes the status; nothing of the status knows the loop.
     ("agent", "status"),
 ];
@@ -73,6 +80,9 @@ fn judge(from: &[String], to: &[String]) -> Result<(), String> {
         }
         "render" if !["config", "attest", "secret", "error"].contains(&there.as_str()) => {
             Err("rendering is pure: what it needs of the machine or of others is its input".into())
+        }
+        "bootstrap" if there == "duty" && second != "certs" => {
+            Err("a bootstrap uses certificates; the duties use it".into())
         }
         "status" if there == "wire" => Err("the status is made of facts, not of answers".into()),
         "status" if there == "host" && second != "files" => {

@@ -52,6 +52,8 @@ pub struct PlaneFacts {
     pub outdated: Vec<String>,
     /// The digest of the assets that are to be applied; none where there are none to read.
     pub assets: Option<String>,
+    /// Whether any API server runs on this node; one that does may become ready by itself.
+    pub apiserver_runs: bool,
     /// Who holds the cluster's lock.
     pub holder: Option<Holder>,
     /// What the journal knows; nothing where it cannot be read, which a run then tells.
@@ -138,6 +140,7 @@ pub async fn gather(node: &Node) -> Option<PlaneFacts> {
         components,
         outdated: outdated::running(node),
         assets: super::assets_digest(node, plane),
+        apiserver_runs: outdated::runs(node, Component::Apiserver),
         holder,
         journal: Journal::load(&node.root).unwrap_or_default(),
     })
@@ -175,13 +178,10 @@ async fn without_quorum(node: &Node, etcd: &Etcd, reason: &str) -> String {
             missing.push(format!("{} ({})", member.name, member.address));
         }
     }
-    let (all, needed) = (etcd.members.len(), etcd.members.len() / 2 + 1);
-    let up = all - missing.len();
-    match up < needed {
-        true => format!(
-            "etcd has no quorum: {up} of {all} members answer, {needed} are needed; no answer from {}",
-            missing.join(", ")
-        ),
+    let all = etcd.members.len();
+    let (up, missing) = (all - missing.len(), missing.join(", "));
+    match up < all / 2 + 1 {
+        true => format!("etcd has no quorum: {up} of {all} members answer, not {missing}"),
         false => format!("etcd is not healthy: {reason}"),
     }
 }

@@ -55,7 +55,5 @@ fn bundle(node: &Node, authority: &str) -> Result<String> {
 
 fn text(node: &Node, path: &Path, limit: usize) -> Result<String> {
     let bytes = node.root.read(path, limit)?;
-    String::from_utf8(bytes)
-        .map_err(|_| Error::new(Code::Config, "not UTF-8"))
-        .at(path.display())
+    String::from_utf8(bytes).map_err(|_| Error::new(Code::Config, "not UTF-8")).at(path.display())
 }

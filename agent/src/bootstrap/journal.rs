@@ -112,12 +112,12 @@ impl Journal {
         let mut journal = Journal::default();
         for (index, line) in whole.lines().enumerate().filter(|(_, line)| !line.is_empty()) {
             let entry: Entry = serde_json::from_str(line).map_err(|error| {
-                Error::new(Code::Disk, format!("line {}: {error}", index + 1))
-                    .at(PATH)
-                    .advise(format!(
+                Error::new(Code::Disk, format!("line {}: {error}", index + 1)).at(PATH).advise(
+                    format!(
                         "look at it; where it cannot be mended, move it away and run `nodeagent \
                          bootstrap` once etcd is known to be healthy: mv {PATH} {PATH}.away"
-                    ))
+                    ),
+                )
             })?;
             journal.take(&entry);
         }

@@ -75,15 +75,16 @@ pub async fn take(
     let asked = clock.monotonic();
     let lease = etcd.grant(term).await.during("asking for a lease")?;
     let holder = Holder { instance: instance.to_string(), since: clock.now() };
-    let value = serde_json::to_vec(&holder)
-        .map_err(|error| Error::new(Code::Bug, error.to_string()))?;
+    let value =
+        serde_json::to_vec(&holder).map_err(|error| Error::new(Code::Bug, error.to_string()))?;
     let put = etcd.put_new(&key, &value, Some(&lease)).await.during("taking the lock");
     let other = match put {
         Ok(Put::Done) => {
             let stored = etcd.get(&key).await.during("reading the lock back")?;
             let ours = stored.filter(|stored| stored.lease == lease.id);
             let revision = ours.map(|stored| stored.mod_revision);
-            let revision = revision.ok_or_else(|| Error::new(Code::LockLost, "the lock is gone"))?;
+            let revision =
+                revision.ok_or_else(|| Error::new(Code::LockLost, "the lock is gone"))?;
             let renewed = std::sync::Mutex::new(asked);
             return Ok(Attempt::Taken(Held { etcd, lease, key, revision, renewed }));
         }
@@ -130,7 +131,8 @@ impl Held {
             };
             let age = clock.monotonic().saturating_sub(*self.renewed());
             if let Some(error) = failure.filter(|_| age >= term) {
-                let text = format!("the lease could not be renewed for {} s: {error:#}", age.as_secs());
+                let text =
+                    format!("the lease could not be renewed for {} s: {error:#}", age.as_secs());
                 return Error::new(Code::LockLost, text);
             }
             clock.sleep((term / 3).min(term.saturating_sub(age))).await;

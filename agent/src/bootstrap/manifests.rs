@@ -66,9 +66,8 @@ pub fn look(node: &Node, plane: &ControlPlane) -> Placed {
 
 /// The manifests that the style asks for.
 pub fn wanted(node: &Node, plane: &ControlPlane) -> Result<Vec<Manifest>> {
-    super::inputs::Inputs::gather(node)?.with(node, |input| {
-        render::manifests(input, place_of(plane.style))
-    })
+    super::inputs::Inputs::gather(node)?
+        .with(node, |input| render::manifests(input, place_of(plane.style)))
 }
 
 fn examine(node: &Node, manifest: &Manifest) -> ManifestFact {
@@ -127,9 +126,12 @@ pub fn place(node: &Node, plane: &ControlPlane) -> Result<Vec<Component>> {
     let manifests = wanted(node, plane)?;
     for manifest in &manifests {
         if let ManifestFact::Foreign(path) = examine(node, manifest) {
-            return Err(Error::new(Code::Foreign, "nodeagent did not write it and leaves it alone")
-                .at(&path)
-                .advise(format!("move it out of the directory: mv {path} /root/")));
+            return Err(Error::new(
+                Code::Foreign,
+                "nodeagent did not write it and leaves it alone",
+            )
+            .at(&path)
+            .advise(format!("move it out of the directory: mv {path} /var/tmp/")));
         }
     }
     make_directories(node, plane)?;

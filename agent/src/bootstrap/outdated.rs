@@ -74,6 +74,11 @@ pub fn notes(node: &Node) -> Vec<Outdated> {
     notes
 }
 
+/// Whether a component runs on this node, well or not.
+pub fn runs(node: &Node, component: Component) -> bool {
+    !processes::named(&proc(node), component.name()).is_empty()
+}
+
 /// The same for people: `etcd (trust/etcd.pem)`.
 pub fn running(node: &Node) -> Vec<String> {
     notes(node).iter().map(|note| format!("{} ({})", note.program, note.file)).collect()

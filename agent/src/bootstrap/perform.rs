@@ -131,7 +131,8 @@ impl Run<'_> {
             let missing = match assets::apply(&kube, set).await {
                 Ok(outcome) if outcome.settled() => {
                     let remarks = outcome.refused.iter().chain(&outcome.kept);
-                    let remarks = remarks.map(|r| format!("{} ({}): {}", r.object, r.source, r.reason));
+                    let remarks =
+                        remarks.map(|r| format!("{} ({}): {}", r.object, r.source, r.reason));
                     let remarks: Vec<String> = remarks.collect();
                     self.remark(remarks);
                     return Ok(());
@@ -173,7 +174,9 @@ impl Run<'_> {
             })
         };
         let missing = Component::ALL.iter().filter(|component| !ready(component));
-        Some(missing.map(|component| format!("{component} of the DaemonSet is not ready")).collect())
+        Some(
+            missing.map(|component| format!("{component} of the DaemonSet is not ready")).collect(),
+        )
     }
 
     /// First the controllers go, whose successors then win their leases; the API server goes last,
@@ -189,7 +192,8 @@ impl Run<'_> {
                 Ok(Err(error)) => format!("{error:#}"),
                 _ => format!("no lease within {} s", (LEASE * 4).as_secs()),
             };
-            let text = format!("the final components do not lead: {found}; the temporary ones are back");
+            let text =
+                format!("the final components do not lead: {found}; the temporary ones are back");
             return Err(Error::new(Code::PlaneWaiting, text).advise(advice(Step::AwaitSuccessors)));
         }
         manifests::remove_temporary(self.node, self.plane, Component::Apiserver).await
@@ -302,10 +306,8 @@ impl Run<'_> {
         for member in others {
             let address = std::net::SocketAddr::new(member.address, 6443).to_string();
             let kube = clients::anonymous(self.node, &address, LOOK)?;
-            let (api, etcd) = tokio::join!(
-                kube.probe("/readyz"),
-                clients::etcd_is_healthy(self.node, member)
-            );
+            let (api, etcd) =
+                tokio::join!(kube.probe("/readyz"), clients::etcd_is_healthy(self.node, member));
             let api = matches!(api, Ok(crate::wire::kube::Probe::Ok));
             if !(api && etcd) {
                 let what = if api { "etcd" } else { "API server" };

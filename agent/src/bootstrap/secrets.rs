@@ -111,8 +111,7 @@ async fn refuse_to_replace(node: &Node) -> Result<()> {
 
 /// A list in which nothing of this node's is left is another cluster's, or a mistake.
 fn agree(root: &Root, shared: &SharedSecrets) -> Result<()> {
-    let known: Vec<&str> =
-        shared.service_account.iter().map(|key| key.public_pem.trim()).collect();
+    let known: Vec<&str> = shared.service_account.iter().map(|key| key.public_pem.trim()).collect();
     let verify = held(root, &path(FILES[1]))?;
     let encryption = held(root, &path(FILES[2]))?;
     let foreign_key = verify.is_some_and(|text| !known.iter().any(|key| text.contains(key)));
@@ -174,14 +173,16 @@ fn id(public_pem: &str) -> String {
 
 fn parse(data: &Secret) -> Result<SharedSecrets> {
     let bad = |text: String| {
-        Error::new(Code::SharedSecrets, text).advise("docs/operating.md, shared-secrets, has the form")
+        Error::new(Code::SharedSecrets, text)
+            .advise("docs/operating.md, shared-secrets, has the form")
     };
     let document: Document = serde_json::from_str(data.expose())
         .map_err(|error| bad(format!("not the form of shared keys: column {}", error.column())))?;
     let mut shared = SharedSecrets { service_account: Vec::new(), encryption: Vec::new() };
     for entry in document.service_account {
-        let key = KeyPair::from_pem(&entry.private_pem)
-            .map_err(|_| bad(format!("service_account {}: no private key (PKCS#8 PEM)", entry.id)))?;
+        let key = KeyPair::from_pem(&entry.private_pem).map_err(|_| {
+            bad(format!("service_account {}: no private key (PKCS#8 PEM)", entry.id))
+        })?;
         let (public_pem, private_pem) = (key.public_key_pem(), Secret::new(entry.private_pem));
         shared.service_account.push(SigningKey { id: entry.id, private_pem, public_pem });
     }
@@ -233,7 +234,7 @@ mod tests {
             (r#"{"service_account":[{"id":"a","private_pem":"hush"}],"encryption":[]}"#, "a: no"),
             (r#"{"service_account":[],"encryption":[{"name":"k","secret":"aGk="}]}"#, "32 bytes"),
         ] {
-            let error = parse(&Secret::new(text.into())).err().expect(text);
+            let error = parse(&Secret::new(text.into())).expect_err(text);
             let shown = format!("{error:#}");
             assert!(shown.contains(expected) && !shown.contains("hush"), "{shown}");
         }

@@ -198,7 +198,8 @@ fn placed(facts: &PlaneFacts) -> Result<(), String> {
 /// The final components of a self-hosted control plane were proved before, and answer without
 /// the temporary ones.
 fn final_plane_serves(facts: &PlaneFacts, journal: &Journal) -> bool {
-    let serves = Component::ALL.iter().all(|component| facts.component(*component).settled().is_ok());
+    let serves =
+        Component::ALL.iter().all(|component| facts.component(*component).settled().is_ok());
     journal.assets_now.is_some() && facts.temporary.is_empty() && serves
 }
 
@@ -219,5 +220,113 @@ fn whole(style: Style, facts: &PlaneFacts, journal: &Journal) -> Result<(), Stri
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::facts::ComponentFact;
+    use super::*;
+
+    fn whole_facts() -> PlaneFacts {
+        let ready = || ComponentFact { answer: Answer::Ready, served: None };
+        PlaneFacts {
+            etcd: Answer::Ready,
+            etcd_data: true,
+            shared_missing: None,
+            manifests: Component::ALL.into_iter().map(|c| (c, ManifestFact::Current)).collect(),
+            foreign: Vec::new(),
+            temporary: Vec::new(),
+            successors: None,
+            components: Component::ALL.into_iter().map(|c| (c, ready())).collect(),
+            outdated: Vec::new(),
+            assets: Some("a".into()),
+            apiserver_runs: true,
+            holder: None,
+            journal: Journal::default(),
+        }
+    }
+
+    fn known(style: Style) -> Journal {
+        let assets_now = Some("a".to_string());
+        Journal { epoch: 1, style: Some(style), completed: true, assets_now, ..Journal::default() }
+    }
+
+    #[test]
+    fn nothing_is_next_where_all_is_true() {
+        for style in [Style::Static, Style::SelfHosted] {
+            assert_eq!(next(style, &whole_facts(), &known(style)), None, "{style}");
+        }
+    }
+
+    #[test]
+    fn the_first_that_is_not_true_is_next() {
+        type Change = fn(&mut PlaneFacts);
+        let cases: [(Change, Step); 6] = [
+            (|f| f.etcd = Answer::Silent("x".into()), Step::AwaitEtcd),
+            (|f| f.shared_missing = Some("x".into()), Step::SharedSecrets),
+            (
+                |f| f.manifests = BTreeMap::from([(Component::Scheduler, ManifestFact::Missing)]),
+                Step::PlaceManifests,
+            ),
+            (|f| f.outdated = vec!["etcd".into()], Step::RefreshComponents),
+            (|f| f.components.clear(), Step::AwaitApiserver),
+            (|f| f.assets = Some("b".into()), Step::ApplyAssets),
+        ];
+        for (change, expected) in cases {
+            let mut facts = whole_facts();
+            change(&mut facts);
+            assert_eq!(next(Style::Static, &facts, &known(Style::Static)), Some(expected));
+        }
+        let mut facts = whole_facts();
+        facts.components.remove(&Component::Scheduler);
+        let journal = known(Style::Static);
+        assert_eq!(next(Style::Static, &facts, &journal), Some(Step::AwaitControlPlane));
+    }
+
+    #[test]
+    fn facts_come_before_the_journal() {
+        // The journal says completed, and the manifests are gone: they are placed again.
+        let mut facts = whole_facts();
+        facts.manifests.insert(Component::Apiserver, ManifestFact::Missing);
+        assert_eq!(next(Style::Static, &facts, &known(Style::Static)), Some(Step::PlaceManifests));
+        // The journal knows of nothing, and all is there: only the proof is missing.
+        let journal = Journal { assets_now: Some("a".into()), ..Journal::default() };
+        let facts = whole_facts();
+        assert_eq!(next(Style::Static, &facts, &journal), Some(Step::AwaitControlPlane));
+    }
+
+    #[test]
+    fn a_self_hosted_plane_that_serves_needs_no_temporary_one_and_a_lost_one_does() {
+        let (style, journal) = (Style::SelfHosted, known(Style::SelfHosted));
+        let mut facts = whole_facts();
+        facts.manifests.values_mut().for_each(|fact| *fact = ManifestFact::Missing);
+        assert_eq!(next(style, &facts, &journal), None);
+        facts.components.clear();
+        assert_eq!(next(style, &facts, &journal), Some(Step::PlaceTemporaryManifests));
+    }
+
+    #[test]
+    fn temporary_pods_go_only_when_their_successors_are_ready() {
+        let (style, journal) = (Style::SelfHosted, known(Style::SelfHosted));
+        let mut facts = whole_facts();
+        facts.temporary = vec!["kube-apiserver-temporary.yaml".into()];
+        assert_eq!(next(style, &facts, &journal), Some(Step::AwaitSuccessors));
+        facts.successors = Some(vec!["kube-apiserver is not ready".into()]);
+        assert_eq!(next(style, &facts, &journal), Some(Step::AwaitSuccessors));
+        facts.successors = Some(Vec::new());
+        assert_eq!(next(style, &facts, &journal), Some(Step::RemoveTemporaryManifests));
+    }
+
+    #[test]
+    fn every_step_is_in_a_list_and_has_a_name_of_its_own() {
+        let listed: Vec<Step> =
+            [Style::Static, Style::SelfHosted].iter().flat_map(|s| steps(*s)).copied().collect();
+        let mut names: Vec<_> = Step::ALL.iter().map(|step| step.name()).collect();
+        assert!(Step::ALL.iter().all(|step| listed.contains(step)));
+        names.dedup();
+        assert_eq!(names.len(), Step::ALL.len());
     }
 }

@@ -42,7 +42,8 @@ pub async fn obtain(node: &Node) -> Result<SuperUser> {
 async fn sign(node: &Node) -> Result<SuperUser> {
     let session = node.session.proved()?;
     let authority = node.config.authorities.get("cluster");
-    let authority = authority.ok_or_else(|| Error::new(Code::Config, "there is no [pki.cluster]"))?;
+    let authority =
+        authority.ok_or_else(|| Error::new(Code::Config, "there is no [pki.cluster]"))?;
     let names = Names {
         common_name: NAME.into(),
         organizations: vec!["system:masters".into()],

@@ -29,7 +29,7 @@ pub(super) enum Wanted {
 pub(super) async fn run(node: &Node, wanted: Wanted) -> Result<String> {
     session::take_up(node).await;
     let mode = match wanted {
-        Wanted::Plan => return plan(node).await,
+        Wanted::Plan => return preview(node).await,
         Wanted::Raise => Mode::Raise,
         Wanted::Recovery => Mode::Recover,
     };
@@ -68,8 +68,8 @@ fn summary(report: &Report, took: Duration) -> String {
     text
 }
 
-async fn plan(node: &Node) -> Result<String> {
-    let planned = bootstrap::plan(node).await?;
+async fn preview(node: &Node) -> Result<String> {
+    let planned = bootstrap::preview(node).await?;
     let mut text = String::new();
     for line in &planned {
         let step = line.step;

@@ -13,6 +13,9 @@ use crate::config::plane::{Component, ControlPlane};
 use crate::error::Result;
 use crate::node::Node;
 
+/// A container that ended is started again within this, where the kubelet is to.
+const RESTART: SignedDuration = SignedDuration::from_secs(3);
+
 /// When a run is due, and why.
 pub fn due(config: &Config, plane: &ControlPlane, facts: &Facts, now: Timestamp) -> Due {
     let Some(seen) = facts.plane.as_ref().filter(|_| plane.automatic) else {
@@ -28,8 +31,11 @@ pub fn due(config: &Config, plane: &ControlPlane, facts: &Facts, now: Timestamp)
         // Its members come back by themselves or by a person.
         Step::AwaitEtcd => Due::Blocked(Hold::Etcd),
         _ if !seen.journal.completed => Due::Now(Why::Missing),
+        // No kubelet brings back what only the API could tell it of.
+        Step::PlaceTemporaryManifests if !seen.apiserver_runs => after(RESTART, facts, now),
         Step::AwaitApiserver | Step::AwaitControlPlane | Step::PlaceTemporaryManifests => {
-            after(plane, facts, now)
+            let patience = SignedDuration::try_from(plane.dead_after);
+            after(patience.unwrap_or(SignedDuration::MAX), facts, now)
         }
         Step::RefreshComponents => Due::Now(Why::SpecChanged),
         _ => Due::Now(Why::Missing),
@@ -37,8 +43,7 @@ pub fn due(config: &Config, plane: &ControlPlane, facts: &Facts, now: Timestamp)
 }
 
 /// What is down may be on its way up: the kubelet starts its pods again by itself.
-fn after(plane: &ControlPlane, facts: &Facts, now: Timestamp) -> Due {
-    let patience = SignedDuration::try_from(plane.dead_after).unwrap_or(SignedDuration::MAX);
+fn after(patience: SignedDuration, facts: &Facts, now: Timestamp) -> Due {
     let since = facts.plane_down_since.unwrap_or(now);
     match since.checked_add(patience) {
         Ok(at) if at > now => Due::At(at),

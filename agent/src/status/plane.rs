@@ -8,6 +8,7 @@ use crate::bootstrap::facts::{Answer, PlaneFacts};
 use crate::bootstrap::step;
 use crate::config::plane::{Component, ControlPlane};
 use crate::duty::DutyId;
+use crate::duty::records::Failure;
 use crate::error::Code;
 
 /// The control plane of this node.
@@ -96,11 +97,11 @@ fn component(name: &str, answer: &Answer, served: Option<String>) -> ComponentPa
     ComponentPart { name: name.into(), state: state.into(), why, served }
 }
 
-/// What of it needs attention, beside the failures of the duty itself.
-pub(super) fn problems(part: &PlanePart, failing: bool) -> Vec<Problem> {
+/// What of it needs attention, beside the failures of the duty itself, which tell more.
+pub(super) fn problems(part: &PlanePart, failures: Option<&Failure>) -> Vec<Problem> {
     let place = DutyId::ControlPlane.to_string();
     let mut problems = Vec::new();
-    if let Some(step) = part.step.as_ref().filter(|_| !failing) {
+    if let Some(step) = part.step.as_ref().filter(|_| failures.is_none()) {
         let why = part.why.clone().unwrap_or_default();
         let advice = match part.automatic {
             true => "the agent goes on by itself; `nodeagent bootstrap` shows each step",
