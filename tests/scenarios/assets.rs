@@ -4,6 +4,7 @@
 mod cluster;
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use http::Method;
 use nodeagent::bootstrap::assets;
@@ -13,6 +14,7 @@ use nodeagent::wire::kube::Applied;
 use rig::server::{Fault, Step};
 use serde_json::json;
 
+use crate::play::SOON;
 use cluster::{Cluster, busy, map, names};
 
 const DEFAULT: &str = "/api/v1/namespaces/default/configmaps";
@@ -333,4 +335,37 @@ async fn what_is_applied_is_written_down_before() {
     cluster.remove("a.yaml");
     cluster.put("b.yaml", "# nothing any more\n");
     assert_eq!(cluster.passes().await.pruned, ["ConfigMap four"]);
+}
+
+#[tokio::test]
+async fn of_two_agents_with_different_sets_the_later_one_prevails() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    cluster.put("a.yaml", &map("former"));
+    cluster.passes().await;
+    cluster.put("a.yaml", &map("held"));
+    let (ours, held) = (cluster.set(), format!("{DEFAULT}/held"));
+    cluster.put("a.yaml", &[map("theirs"), map("former")].concat());
+    let theirs = cluster.set();
+
+    // While ours is stopped before its object, as by a partition, theirs is applied whole.
+    let later = async {
+        let end = Instant::now() + SOON;
+        while cluster.front.count(&held) < 3 {
+            assert!(Instant::now() < end, "ours never comes to its object");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let outcome = assets::apply(&cluster.other, &theirs).await.expect("a pass");
+        cluster.gate.add_permits(1);
+        outcome
+    };
+    let (ours, theirs) = tokio::join!(assets::apply(&cluster.kube, &ours), later);
+    assert!(theirs.settled(), "{theirs:#?}");
+    let error = ours.expect_err("another agent has taken over");
+    assert!(format!("{error:#}").contains("another agent applies another set"), "{error:#}");
+    for name in ["theirs", "former"] {
+        assert!(cluster.get(&format!("{DEFAULT}/{name}")).await.is_some(), "{name}");
+    }
+    assert!(cluster.satisfied().await);
 }

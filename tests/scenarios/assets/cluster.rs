@@ -2,8 +2,10 @@
 //! that passes on, so that a story can say which call fails, and sees which calls were made.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::Method;
 use nodeagent::bootstrap::assets::{self, Outcome, Set};
 use nodeagent::error::Code;
 use nodeagent::host::files::Root;
@@ -37,6 +39,8 @@ pub(super) struct Cluster {
     /// Straight to the API, as somebody else.
     pub(super) other: Kube,
     pub(super) directory: TempDir,
+    /// Each change of an object called `held` waits for a permit of it.
+    pub(super) gate: Arc<Semaphore>,
     _api: RealApiserver,
     _etcd: RealEtcd,
     _turn: SemaphorePermit<'static>,
@@ -75,7 +79,17 @@ impl Cluster {
         )
         .expect("a client");
         let address = options.address.clone();
-        let passes_on = handler(move |request| pass_on(forward.clone(), address.clone(), request));
+        let gate = Arc::new(Semaphore::new(0));
+        let closed = gate.clone();
+        let passes_on = handler(move |request: Request| {
+            let (forward, address, gate) = (forward.clone(), address.clone(), closed.clone());
+            async move {
+                if request.method == Method::PATCH && request.path.ends_with("/held") {
+                    gate.acquire().await.expect("nobody closes it").forget();
+                }
+                pass_on(forward, address, request).await
+            }
+        });
         let ca = Ca::new("front");
         let server = ServerOptions::new(passes_on, ModelClock::real()).tls(ca.server_config());
         let front = Server::start(server).expect("a server");
@@ -88,7 +102,7 @@ impl Cluster {
         let kube = Kube::new(ours).expect("a client");
         let other = Kube::new(options).expect("a client");
         let directory = TempDir::new().expect("a directory");
-        Some(Cluster { front, kube, other, directory, _api: api, _etcd: etcd, _turn: turn })
+        Some(Cluster { front, kube, other, directory, gate, _api: api, _etcd: etcd, _turn: turn })
     }
 
     /// Puts a manifest into the directory.
