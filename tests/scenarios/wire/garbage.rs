@@ -146,6 +146,11 @@ async fn an_api_that_asks_for_time_gets_it() {
         assert!(format!("{error:#}").ends_with(&format!("/api/v1/x: {code} in words")));
     }
     let header = vec![("retry-after".to_owned(), "3".to_owned())];
+    let body = status(429, "in words").to_string();
+    let both = Fault::Status { code: 429, body, headers: header.clone() };
+    bench.server.script(vec![Step::on("/", both)]);
+    let error = bench.kube.get("/api/v1/x").await.expect_err("no");
+    assert_eq!(error.wait(), Some(Duration::from_secs(3)), "the header is of this very answer");
     let busy = Fault::Status { code: 429, body: String::new(), headers: header };
     bench.server.script(vec![Step::on("/", busy)]);
     let error = bench.kube.get("/api/v1/x").await.expect_err("no");
