@@ -4,6 +4,8 @@
 
 mod boot;
 mod joins;
+mod lost;
+mod obstacles;
 mod raise;
 mod self_hosted;
 

@@ -9,6 +9,9 @@ use nix::unistd::Pid;
 
 use super::{COMPONENTS, Controller, Controllers, MANIFESTS, text};
 
+/// The unit of the program that takes a port.
+const THIEF: &str = "port-thief.service";
+
 impl Controllers {
     /// Cuts one controller off from the others; the host, and with it Vault, is still reached by
     /// all.
@@ -80,6 +83,52 @@ impl Controller {
             let path = format!("{MANIFESTS}/{component}.yaml");
             self.machine.exec_ok(&["rm", "-f", "--", &path]).map_err(text)?;
         }
+        Ok(())
+    }
+
+    /// Has another program take a port of the machine, until it is told to let go.
+    pub fn take_port(&self, port: u16) -> Result<(), String> {
+        let listen = format!("--listen=0.0.0.0:{port}");
+        let unit = format!("--unit={THIEF}");
+        let listen = ["systemd-socket-activate", "--accept", &listen, "cat"];
+        let run = [&["systemd-run", "--quiet", &unit][..], &listen].concat();
+        self.machine.exec_ok(&run).map_err(text)?;
+        Ok(())
+    }
+
+    /// Has that program let go.
+    pub fn free_port(&self) -> Result<(), String> {
+        self.machine.exec_ok(&["systemctl", "stop", THIEF]).map_err(text)?;
+        Ok(())
+    }
+
+    /// Puts /etc/kubernetes on a disk of this size from the next boot on: memory, so that it is
+    /// empty after each.
+    pub fn put_plane_on_disk_of(&self, kibibytes: u32) -> Result<(), String> {
+        let unit = format!(
+            "[Mount]\nWhat=tmpfs\nWhere=/etc/kubernetes\nType=tmpfs\n\
+             Options=size={kibibytes}k,mode=755\n"
+        );
+        self.write("/etc/systemd/system/etc-kubernetes.mount", &unit)?;
+        let wants = "/etc/systemd/system/local-fs.target.wants";
+        let link = format!("mkdir -p {wants} && ln -sf ../etc-kubernetes.mount {wants}/");
+        let argv = ["chroot", &self.machine.root().to_string_lossy(), "sh", "-c", &link];
+        let done = std::process::Command::new(argv[0]).args(&argv[1..]).status().map_err(text)?;
+        if done.success() { Ok(()) } else { Err(format!("enabling etc-kubernetes.mount: {done}")) }
+    }
+
+    /// What is taken of that disk.
+    pub fn plane_disk_used(&self) -> Result<u32, String> {
+        let df = ["df", "--block-size=1K", "--output=used", "/etc/kubernetes"];
+        let printed = self.machine.exec_ok(&df).map_err(text)?;
+        let used = printed.lines().last().unwrap_or_default().trim();
+        used.parse().map_err(|_| format!("df printed {printed}"))
+    }
+
+    /// Makes that disk larger, or smaller.
+    pub fn resize_plane_disk(&self, kibibytes: u32) -> Result<(), String> {
+        let options = format!("remount,size={kibibytes}k");
+        self.machine.exec_ok(&["mount", "-o", &options, "/etc/kubernetes"]).map_err(text)?;
         Ok(())
     }
 }
