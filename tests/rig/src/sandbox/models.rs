@@ -117,7 +117,7 @@ impl World for Models {
         Ok(())
     }
 
-    fn more(&mut self, _: &str) -> Option<Result<String, String>> {
+    async fn more(&mut self, _: &str) -> Option<Result<String, String>> {
         None
     }
 }

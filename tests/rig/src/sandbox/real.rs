@@ -140,7 +140,7 @@ impl World for Real {
         self.node.vault.unseal().await
     }
 
-    fn more(&mut self, word: &str) -> Option<Result<String, String>> {
+    async fn more(&mut self, word: &str) -> Option<Result<String, String>> {
         Some(match word {
             "shell" => self.shell(),
             "reboot" => self.reboot(),
@@ -155,7 +155,7 @@ impl World for Real {
 
 /// A shell takes the terminal for its own processes. This one, in a process namespace of its own,
 /// cannot give it back to ours, whose number it does not see.
-fn take_terminal_back() {
+pub(super) fn take_terminal_back() {
     // The terminal would stop us for asking from the background.
     let stop = SigSet::from(Signal::SIGTTOU);
     if stop.thread_block().is_ok() {

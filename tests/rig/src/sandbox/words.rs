@@ -31,8 +31,10 @@ pub(super) trait World {
     async fn unseal(&self) -> Result<(), String>;
     /// The help for the words that only this world has.
     const MORE: &str;
-    /// Does one of those; nothing where the word is not known.
-    fn more(&mut self, word: &str) -> Option<Result<String, String>>;
+    /// The certificate that `renew` asks for.
+    const RENEWED: &str = "kubelet-server";
+    /// Does one of those words; nothing where it is not known.
+    async fn more(&mut self, word: &str) -> Option<Result<String, String>>;
 }
 
 /// What a verb printed.
@@ -83,10 +85,10 @@ pub(super) async fn play(world: &mut impl World) -> Result<(), String> {
     }
 }
 
-async fn act(world: &mut impl World, word: &str) -> Option<Result<String, String>> {
+async fn act<W: World>(world: &mut W, word: &str) -> Option<Result<String, String>> {
     Some(match word {
         "status" => world.verb(&["status"]).map(|printed| printed.text),
-        "renew" => world.verb(&["renew", "kubelet-server"]).map(|printed| printed.text),
+        "renew" => world.verb(&["renew", W::RENEWED]).map(|printed| printed.text),
         "log" => Ok(world.log()),
         "away" => {
             world.proxy().set(Fault::Refuse);
@@ -104,7 +106,7 @@ async fn act(world: &mut impl World, word: &str) -> Option<Result<String, String
             let torn = world.tear(path).and_then(|()| world.wake());
             torn.map(|()| format!("{path} is torn; `status` and `log` show the repair"))
         }
-        _ => return world.more(word),
+        _ => return world.more(word).await,
     })
 }
 
@@ -120,13 +122,13 @@ async fn revoke(world: &impl World) -> Result<(), String> {
 }
 
 fn help<W: World>(_: &W) -> String {
-    format!("{HELP}{}", W::MORE)
+    format!("{}{}", HELP.replace("RENEWED", W::RENEWED), W::MORE)
 }
 
 const HELP: &str = "
 what to try next (type a word, Ctrl-C ends):
   status   the node as a person sees it over SSH
-  renew    ask for a new kubelet-server
+  renew    ask for a new RENEWED
   away     take vault away          back     and bring it back
   seal     seal vault               unseal   and unseal it
   revoke   revoke the agent's token
