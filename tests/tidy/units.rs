@@ -21,8 +21,9 @@ pub(crate) fn unit(source: &Source) -> Vec<Finding> {
         };
         if key.starts_with("Exec") {
             let program = value.trim_start_matches(['-', '@', ':', '+', '!']);
-            if !program.starts_with('/') || SHELL.iter().any(|part| value.contains(part)) {
-                let advice = "an absolute program with its arguments, and no shell";
+            let found = program.starts_with('/') || source.text.contains("\nExecSearchPath=/");
+            if !found || SHELL.iter().any(|part| value.contains(part)) {
+                let advice = "an absolute program or one of ExecSearchPath=, and no shell";
                 findings.push(source.finding(start, "exec", advice));
             }
         }
