@@ -3,7 +3,9 @@
 //! Kubernetes is modelled here.
 
 mod boot;
+mod crash;
 mod joins;
+mod lock;
 mod lost;
 mod obstacles;
 mod raise;

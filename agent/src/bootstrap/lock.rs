@@ -5,6 +5,7 @@
 //! a run is a compare-and-swap or can be repeated without harm. [`Held::guard`] cuts the work as
 //! soon as the lease may have ended, by this machine's own monotonic clock.
 
+use std::task::Poll;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -75,68 +76,111 @@ pub async fn take(
     let asked = clock.monotonic();
     let lease = etcd.grant(term).await.during("asking for a lease")?;
     let holder = Holder { instance: instance.to_string(), since: clock.now() };
-    let value =
-        serde_json::to_vec(&holder).map_err(|error| Error::new(Code::Bug, error.to_string()))?;
-    let put = etcd.put_new(&key, &value, Some(&lease)).await.during("taking the lock");
-    let other = match put {
-        Ok(Put::Done) => {
-            let stored = etcd.get(&key).await.during("reading the lock back")?;
-            let ours = stored.filter(|stored| stored.lease == lease.id);
-            let revision = ours.map(|stored| stored.mod_revision);
-            let revision =
-                revision.ok_or_else(|| Error::new(Code::LockLost, "the lock is gone"))?;
+    let other = match put(&etcd, &key, &holder, &lease).await {
+        Ok(Placed::Ours(revision)) => {
             let renewed = std::sync::Mutex::new(asked);
             return Ok(Attempt::Taken(Held { etcd, lease, key, revision, renewed }));
         }
-        Ok(Put::Exists(stored)) => Ok(Attempt::HeldBy(read(&stored.value))),
+        Ok(Placed::Theirs(holder)) => Ok(Attempt::HeldBy(holder)),
         Err(error) => Err(error),
     };
-    // A lease that nothing hangs on would end by itself; this only tidies up sooner.
+    // It would end by itself. An answer that was lost may have been that the lock is ours: with
+    // the lease it is free for the next attempt at once.
     etcd.revoke(&lease).await.ok();
     other
 }
 
+/// Whose the key is.
+enum Placed {
+    /// Ours, as it was written at this revision.
+    Ours(i64),
+    /// Somebody else's.
+    Theirs(Holder),
+}
+
+async fn put(etcd: &Etcd, key: &str, holder: &Holder, lease: &Lease) -> Result<Placed> {
+    let value =
+        serde_json::to_vec(holder).map_err(|error| Error::new(Code::Bug, error.to_string()))?;
+    if let Put::Exists(stored) =
+        etcd.put_new(key, &value, Some(lease)).await.during("taking the lock")?
+    {
+        return Ok(Placed::Theirs(read(&stored.value)));
+    }
+    let stored = etcd.get(key).await.during("reading the lock back")?;
+    let ours = stored.filter(|stored| stored.lease == lease.id);
+    let ours = ours.ok_or_else(|| Error::new(Code::LockLost, "the lock is gone"))?;
+    Ok(Placed::Ours(ours.mod_revision))
+}
+
 impl Held {
-    /// Does a piece of work while the lease is kept; the work is cut where that fails.
+    /// Does a piece of work while the lease is kept; the work is cut where that fails. It is not
+    /// gone on with for a single step once the lease may be over, even where this process or its
+    /// machine stood still and no timer could tell.
     pub async fn guard<T>(
         &self,
         clock: &dyn Clock,
         work: impl Future<Output = Result<T>>,
     ) -> Result<T> {
+        let mut work = std::pin::pin!(work);
+        let kept = std::future::poll_fn(|cx| match self.left(clock).is_zero() {
+            true => Poll::Ready(Err(self.over(clock, None))),
+            false => work.as_mut().poll(cx),
+        });
         tokio::select! {
             biased;
             lost = self.keep(clock) => Err(lost),
-            done = work => done,
+            done = kept => done,
         }
     }
 
-    /// Renews the lease three times in its term; ends with an error as soon as it may be over.
+    /// Renews the lease three times in its term, more often where that fails; ends with an error
+    /// as soon as it may be over.
     async fn keep(&self, clock: &dyn Clock) -> Error {
         let term = self.lease.ttl;
+        let mut failure = None;
         loop {
-            let age = clock.monotonic().saturating_sub(*self.renewed());
-            let left = term.saturating_sub(age);
+            let left = self.left(clock);
+            if left.is_zero() {
+                return self.over(clock, failure);
+            }
             let asked = clock.monotonic();
             let renewal = tokio::time::timeout(left, self.etcd.keep_alive(&self.lease));
-            let failure = match renewal.await {
+            let pause = match renewal.await {
                 Ok(Ok(term)) if term.is_zero() => {
                     return Error::new(Code::LockLost, "the lease of the cluster's lock has ended");
                 }
                 Ok(Ok(_)) => {
                     *self.renewed() = asked;
-                    None
+                    failure = None;
+                    term / 3
                 }
-                Ok(Err(error)) => Some(error),
-                Err(_) => Some(Error::new(Code::EtcdUnreachable, "no answer in time")),
+                Ok(Err(error)) => {
+                    failure = Some(error);
+                    term / 12
+                }
+                Err(_) => continue,
             };
-            let age = clock.monotonic().saturating_sub(*self.renewed());
-            if let Some(error) = failure.filter(|_| age >= term) {
-                let text =
-                    format!("the lease could not be renewed for {} s: {error:#}", age.as_secs());
-                return Error::new(Code::LockLost, text);
-            }
-            clock.sleep((term / 3).min(term.saturating_sub(age))).await;
+            clock.sleep(pause.min(self.left(clock))).await;
         }
+    }
+
+    /// For how long it is certainly ours, by this machine's own clock.
+    fn left(&self, clock: &dyn Clock) -> Duration {
+        self.lease.ttl.saturating_sub(self.age(clock))
+    }
+
+    fn age(&self, clock: &dyn Clock) -> Duration {
+        clock.monotonic().saturating_sub(*self.renewed())
+    }
+
+    fn over(&self, clock: &dyn Clock, failure: Option<Error>) -> Error {
+        let age = self.age(clock).as_secs();
+        let why = failure.map_or("no answer in time".into(), |error| format!("{error:#}"));
+        let text = format!("the lease of the cluster's lock was not renewed for {age} s: {why}");
+        Error::new(Code::LockLost, text).advise(
+            "see whether this node reaches the other controllers' etcd; whoever has the lock now \
+             goes on, and so does this node when it gets it again",
+        )
     }
 
     fn renewed(&self) -> std::sync::MutexGuard<'_, Duration> {
