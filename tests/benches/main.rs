@@ -1,8 +1,11 @@
 //! Benchmarks: `tests/bench NAME`. Each prints what it did and, last, `FIGURE key=value` lines;
 //! a timing is a ratio against something measured in the same run, and nothing here asserts one.
 
+mod bootstrap;
 mod first_cert;
 mod footprint;
+mod handover;
+mod recover;
 mod swap;
 
 use std::path::PathBuf;
@@ -28,9 +31,12 @@ fn main() -> ExitCode {
     let outcome = match (names.first().map(String::as_str), runtime) {
         (_, Err(error)) => Err(error.to_string()),
         (Some("first-cert"), Ok(runtime)) => runtime.block_on(first_cert::run()),
+        (Some("bootstrap"), Ok(runtime)) => runtime.block_on(bootstrap::run()),
         (Some("footprint"), Ok(runtime)) => runtime.block_on(footprint::run()),
+        (Some("handover"), Ok(runtime)) => runtime.block_on(handover::run()),
+        (Some("recover"), Ok(runtime)) => runtime.block_on(recover::run()),
         (Some("swap"), Ok(runtime)) => runtime.block_on(swap::run()),
-        _ => Err("name one of: first-cert footprint swap".into()),
+        _ => Err("name one of: first-cert footprint swap bootstrap handover recover".into()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

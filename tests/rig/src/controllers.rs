@@ -8,8 +8,11 @@ pub mod api;
 mod by_hand;
 mod configure;
 mod faults;
+mod leftovers;
+pub mod load;
 #[cfg(test)]
 mod tests;
+pub mod underway;
 pub mod watch;
 
 use std::net::Ipv4Addr;
