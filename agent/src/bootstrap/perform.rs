@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use serde_json::Value;
 
 use super::facts::LOOK;
@@ -22,6 +23,10 @@ const PASS: Duration = Duration::from_millis(500);
 
 /// What has been missing for as long is told.
 const TELL: Duration = Duration::from_secs(5);
+
+/// A cluster that has lost its majority does not get it back by waiting; one whose machines are
+/// all booting is given this long.
+const QUORUM: Duration = Duration::from_secs(30);
 
 /// A lease that was not renewed for as long is held by nobody: the components' own
 /// `--leader-elect-lease-duration`.
@@ -64,16 +69,29 @@ impl Run<'_> {
 
     /// Looks until a step is true; tells what is missing when that changes.
     async fn until_true(&mut self, step: Step) -> Result<()> {
-        let mut told = (self.node.clock.monotonic(), String::new());
+        let begun = self.node.clock.monotonic();
+        let mut told = (begun, String::new());
         loop {
             let facts = self.look().await?;
             let Err(missing) = step.satisfied(self.plane.style, &facts, &self.journal) else {
                 return Ok(());
             };
             super::membership::check(&self.node.root, &self.etcd.data_dir)?;
+            let waited = self.node.clock.monotonic().saturating_sub(begun);
+            if step == Step::AwaitEtcd && waited >= QUORUM && self.lost_quorum().await {
+                return Err(Error::new(Code::PlaneWaiting, missing).advise(advice(step)));
+            }
             self.tell_missing(step, missing, &mut told);
             self.node.clock.sleep(PAUSE).await;
         }
+    }
+
+    /// Whether a cluster that once was whole has no majority now.
+    async fn lost_quorum(&self) -> bool {
+        let members = &self.etcd.members;
+        let asked = members.iter().map(|member| clients::etcd_answers(self.node, member));
+        let up = join_all(asked).await.into_iter().filter(|answers| *answers).count();
+        self.journal.assets.is_some() && (1..=members.len() / 2).contains(&up)
     }
 
     fn tell_missing(&mut self, step: Step, missing: String, told: &mut (Duration, String)) {

@@ -15,6 +15,9 @@ use crate::host::processes;
 /// The longest that etcd may take to be started again.
 const ETCD_LIMIT: Duration = Duration::from_secs(90);
 
+/// An API server is back 4 s after it was asked to end, on an idle machine.
+const OTHERS_LIMIT: Duration = Duration::from_secs(20);
+
 impl Run<'_> {
     pub(super) async fn refresh(&mut self) -> Result<()> {
         loop {
@@ -23,9 +26,23 @@ impl Run<'_> {
                 return Ok(());
             };
             if self.is_well(note).await? {
-                self.others_are_well().await?;
+                self.until_others_are_well().await?;
             }
             self.restart(note).await.during(format!("restarting {}", note.program))?;
+        }
+    }
+
+    /// One of them may be on its way up, from a restart of its own. It is not waited for long: to
+    /// get well it may need the lock.
+    async fn until_others_are_well(&self) -> Result<()> {
+        let begun = self.node.clock.monotonic();
+        loop {
+            let others = self.others_are_well().await;
+            let waited = self.node.clock.monotonic().saturating_sub(begun);
+            if others.is_ok() || waited >= OTHERS_LIMIT {
+                return others;
+            }
+            self.node.clock.sleep(PAUSE).await;
         }
     }
 
