@@ -5,6 +5,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use super::{MachineError, Result};
 
@@ -12,6 +13,11 @@ const LOCKS: &str = "/run/nodeagent-rig";
 const INOTIFY: &str = "/proc/sys/fs/inotify/max_user_instances";
 /// A controller was seen to take 21 (kubelet 7, API server 6, systemd 5, containerd 2, D-Bus 1).
 const INOTIFY_PER_MACHINE: u32 = 21;
+/// The third byte of a subnet has no more values.
+const MOST: u16 = 256;
+/// A story of another process keeps its machines for minutes, not for longer.
+const ROOM_LIMIT: Duration = Duration::from_secs(600);
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// The owner's handle; the number is free again when it is dropped.
 #[derive(Debug)]
@@ -21,31 +27,44 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// The lowest free number of a machine.
+    /// The lowest free number of a machine. Where the host has room for no more of them, those of
+    /// other processes are waited for.
     pub(super) fn take() -> Result<Self> {
-        let slot = Self::free("slot")?;
-        check_inotify(slot.index)?;
-        Ok(slot)
+        let room = room();
+        if room == 0 {
+            return Err(full(room));
+        }
+        let deadline = Instant::now() + ROOM_LIMIT;
+        loop {
+            if let Some(slot) = Self::free("slot", room)? {
+                return Ok(slot);
+            }
+            if Instant::now() >= deadline {
+                return Err(full(room));
+            }
+            std::thread::sleep(PAUSE);
+        }
     }
 
     /// The lowest free number of a network that machines share: numbers of their own.
     pub(super) fn take_lan() -> Result<Self> {
-        Self::free("lan")
+        let all = || MachineError::new(format!("{MOST} of {LOCKS}/lan-* are taken on this host"));
+        Self::free("lan", MOST)?.ok_or_else(all)
     }
 
-    fn free(kind: &str) -> Result<Self> {
+    fn free(kind: &str, room: u16) -> Result<Option<Self>> {
         let failed = |error| MachineError::new(format!("{LOCKS}: {error}"));
         fs::create_dir_all(LOCKS).map_err(failed)?;
-        for index in 0..=u8::MAX {
+        for index in (0..=u8::MAX).take(room.into()) {
             let path = PathBuf::from(LOCKS).join(format!("{kind}-{index}"));
             let lock = File::create(path).map_err(failed)?;
             match lock.try_lock() {
-                Ok(()) => return Ok(Self { index, _lock: lock }),
+                Ok(()) => return Ok(Some(Self { index, _lock: lock })),
                 Err(TryLockError::WouldBlock) => {}
                 Err(TryLockError::Error(error)) => return Err(failed(error)),
             }
         }
-        Err(MachineError::new(format!("256 of {LOCKS}/{kind}-* are taken on this host already")))
+        Ok(None)
     }
 
     /// The number: the third byte of the subnet.
@@ -60,21 +79,21 @@ impl Slot {
     }
 }
 
-/// All machines and the host's own root share one limit. A kubelet that meets it says so in a line
-/// of its log and then notices no change of a certificate for a minute: better no machine than
-/// that.
-fn check_inotify(index: u8) -> Result<()> {
+/// For how many machines there is room. All of them and the host's own root share one limit, and a
+/// kubelet that meets it says so in a line of its log and then notices no change of a certificate
+/// for a minute: better no machine than that.
+fn room() -> u16 {
     let limit = fs::read_to_string(INOTIFY).unwrap_or_default();
     let Ok(limit) = limit.trim().parse::<u32>() else {
-        return Ok(());
+        return MOST;
     };
-    let needed = (u32::from(index) + 1) * INOTIFY_PER_MACHINE;
-    if needed <= limit {
-        return Ok(());
-    }
-    let machines = u32::from(index) + 1;
-    Err(MachineError::new(format!(
-        "{machines} machines may need {needed} inotify instances and the limit is {limit}; \
-         raise it: sysctl fs.inotify.max_user_instances=1024"
-    )))
+    u16::try_from(limit / INOTIFY_PER_MACHINE).map_or(MOST, |room| room.min(MOST))
+}
+
+fn full(room: u16) -> MachineError {
+    MachineError::new(format!(
+        "there is room for {room} machines, because each may need {INOTIFY_PER_MACHINE} inotify \
+         instances, and none was free for {ROOM_LIMIT:?}; make more: \
+         sysctl fs.inotify.max_user_instances=1024"
+    ))
 }
