@@ -100,7 +100,7 @@ impl Plane {
     /// The same after something was done to them.
     async fn again(&mut self) -> Result<String, String> {
         self.begun = Instant::now();
-        self.followed.iter_mut().for_each(Followed::begin);
+        self.followed.iter_mut().for_each(Followed::disturbed);
         self.until_whole().await?;
         Ok(String::new())
     }
@@ -157,7 +157,7 @@ impl Plane {
         let verb = if stops { "stop" } else { "start" };
         self.machine().exec_ok(&["systemctl", verb, ETCD]).map_err(text)?;
         Ok(match stops {
-            true => format!("{ETCD} is stopped; `recover` refuses, `etcd` starts it again"),
+            true => format!("{ETCD} is stopped; `recover` tells that it waits, `etcd` starts it again"),
             false => format!("{ETCD} is started; `wait` tells what comes of it"),
         })
     }
@@ -182,7 +182,7 @@ impl Plane {
     }
 
     async fn after_boot(&mut self) -> Result<String, String> {
-        self.followed.iter_mut().for_each(Followed::begin);
+        self.followed.iter_mut().for_each(Followed::switched_on);
         self.until_whole().await?;
         Ok(String::new())
     }

@@ -42,9 +42,14 @@ impl Followed {
         Followed { name: node.member.clone(), journal, lines: 0, begun, told }
     }
 
-    /// The moments are to come again; what was noted was told.
-    pub(super) fn begin(&mut self) {
+    /// It was switched on again: all moments are to come; what was noted was told.
+    pub(super) fn switched_on(&mut self) {
         self.told.clear();
+    }
+
+    /// It was disturbed: the log-in and the certificates are as before.
+    pub(super) fn disturbed(&mut self) {
+        self.told.retain(|moment| *moment == Moment::Certificates);
     }
 
     /// Tells what is new; the error says what is missing.
