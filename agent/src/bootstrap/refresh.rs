@@ -8,7 +8,6 @@ use std::time::Duration;
 use super::facts::{Answer, ETCD_UNIT};
 use super::outdated::{self, Outdated};
 use super::{PAUSE, Run};
-use crate::config::plane::Component;
 use crate::error::{Context, Result};
 use crate::host::processes;
 
@@ -25,10 +24,17 @@ impl Run<'_> {
             let Some(note) = notes.first() else {
                 return Ok(());
             };
-            if self.is_well(note).await? {
+            let was_well = self.is_well(note).await?;
+            if was_well {
                 self.until_others_are_well().await?;
             }
-            self.restart(note).await.during(format!("restarting {}", note.program))?;
+            let doing = || format!("restarting {}", note.program);
+            self.restart(note).await.during(doing())?;
+            // What was down before is another step's to wait for: a temporary controller never
+            // answers at its successor's port.
+            if was_well {
+                self.until_well(note).await.during(doing())?;
+            }
         }
     }
 
@@ -56,8 +62,7 @@ impl Run<'_> {
     }
 
     async fn restart(&mut self, note: &Outdated) -> Result<()> {
-        let component = outdated::component_of(&note.program);
-        if component.is_none() {
+        if outdated::component_of(&note.program).is_none() {
             self.node.units.restart(ETCD_UNIT, ETCD_LIMIT).await?;
         } else {
             let proc = outdated::proc(self.node);
@@ -66,21 +71,14 @@ impl Run<'_> {
                 self.node.clock.sleep(PAUSE).await;
             }
         }
-        self.until_well(component).await
+        Ok(())
     }
 
     /// The step's limit ends it.
-    async fn until_well(&mut self, component: Option<Component>) -> Result<()> {
-        loop {
-            let facts = self.look().await?;
-            let well = match component {
-                Some(component) => facts.component(component).settled().is_ok(),
-                None => facts.etcd == Answer::Ready,
-            };
-            if well {
-                return Ok(());
-            }
+    async fn until_well(&mut self, note: &Outdated) -> Result<()> {
+        while !self.is_well(note).await? {
             self.node.clock.sleep(PAUSE).await;
         }
+        Ok(())
     }
 }
