@@ -65,7 +65,7 @@ fn lose(plane: &Controllers, raising: Raising) -> Result<Instant, String> {
         node.signal(component, Signal::SIGKILL)?;
     }
     let begun = Instant::now();
-    while raising == Raising::Told && !COMPONENTS.iter().all(|component| gone(&component)) {
+    while raising == Raising::Told && !COMPONENTS.iter().all(|component| gone(component)) {
         if begun.elapsed() > LIMIT {
             return Err("the components do not go".into());
         }

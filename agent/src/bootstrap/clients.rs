@@ -14,6 +14,9 @@ use crate::wire::etcd::{Etcd, EtcdOptions};
 use crate::wire::http::{ClientIdentity, Limits};
 use crate::wire::kube::{Kube, KubeOptions};
 
+/// Where the member of etcd of this node answers.
+pub const ETCD: &str = "127.0.0.1:2379";
+
 /// The agent's certificate for etcd.
 pub const ETCD_CLIENT: &str = "etcd-client";
 
@@ -32,7 +35,7 @@ pub fn local(component: Component) -> String {
 
 /// etcd's member on this node.
 pub fn etcd(node: &Node, limit: Duration) -> Result<Etcd> {
-    etcd_at(node, "https://127.0.0.1:2379".into(), limit)
+    etcd_at(node, format!("https://{ETCD}"), limit)
 }
 
 /// Whether a member of etcd answers at all, be it only that it is not well.

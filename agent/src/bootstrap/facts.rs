@@ -34,6 +34,8 @@ pub const ETCD_UNIT: &str = "etcd-member.service";
 pub struct PlaneFacts {
     /// The local member of etcd.
     pub etcd: Answer,
+    /// The serial of the certificate that the local member of etcd serves.
+    pub etcd_served: Option<String>,
     /// Whether the data of an etcd member are on this node.
     pub etcd_data: bool,
     /// What of the shared secrets is not on this node; nothing if all is.
@@ -125,12 +127,17 @@ impl PlaneFacts {
 /// Takes one look; nothing where the node has no control plane.
 pub async fn gather(node: &Node) -> Option<PlaneFacts> {
     let (plane, etcd) = node.config.control_plane.as_ref().zip(node.config.etcd.as_ref())?;
-    let (member, holder, components) =
-        tokio::join!(member(node, etcd), holder(node), components(node));
+    let (member, served, holder, components) = tokio::join!(
+        member(node, etcd),
+        tls::served(clients::ETCD, None, LOOK),
+        holder(node),
+        components(node)
+    );
     let data = has_data(&node.root, &etcd.data_dir);
     let placed = manifests::look(node, plane);
     Some(PlaneFacts {
         etcd: member,
+        etcd_served: served.ok().map(|served| served.serial),
         etcd_data: data,
         shared_missing: secrets::missing(&node.root),
         manifests: placed.manifests,

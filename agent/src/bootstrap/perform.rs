@@ -11,6 +11,7 @@ use super::journal::Event;
 use super::step::Step;
 use super::{PAUSE, Progress, Run, asset_set, assets, clients, manifests, secrets, super_user};
 use crate::config::plane::{Component, Style};
+use crate::duty::certs;
 use crate::error::{Code, Error, Kind, Result};
 use crate::render;
 use crate::wire::kube::Kube;
@@ -124,7 +125,9 @@ impl Run<'_> {
         let kube = match self.as_super_user().await {
             Ok(kube) => kube,
             Err(error) if self.was_applied(&set.digest) && is_away(&error) => {
+                let lasts = self.lasts();
                 self.note(format!("assets: taken as applied before, not looked at: {error:#}"));
+                self.note(lasts);
                 let digest = set.digest;
                 return self.note_event(Event::AssetsApplied { digest });
             }
@@ -134,6 +137,21 @@ impl Run<'_> {
             self.apply_set(&set).await?;
         }
         self.note_event(Event::AssetsApplied { digest: set.digest })
+    }
+
+    /// For how long this node can do without Vault.
+    fn lasts(&self) -> String {
+        let certificates = self.node.config.certificates.iter();
+        let ends = certificates.filter_map(|spec| {
+            let fact = certs::examine(self.node, spec, None, &[]);
+            fact.held().map(|held| (held.leaf.not_after, spec.name.clone()))
+        });
+        match ends.min() {
+            Some((end, name)) => {
+                format!("without vault the certificates here last until {end} ({name} ends first)")
+            }
+            None => "there is no certificate on this node".into(),
+        }
     }
 
     fn was_applied(&self, digest: &str) -> bool {

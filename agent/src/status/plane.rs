@@ -65,7 +65,7 @@ pub(super) fn collect(
     since: Option<Timestamp>,
 ) -> PlanePart {
     let next = step::next(plane.style, seen, &seen.journal);
-    let mut components = vec![component("etcd", &seen.etcd, None)];
+    let mut components = vec![component("etcd", &seen.etcd, seen.etcd_served.clone())];
     for each in Component::ALL {
         let served = seen.components.get(&each).and_then(|fact| fact.served.clone());
         components.push(component(each.name(), seen.component(each), served));
