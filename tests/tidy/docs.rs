@@ -1,8 +1,9 @@
-//! Rules for documents: what is generated equals the code, every problem has its entry, and every
-//! link leads somewhere.
+//! Rules for documents: what is generated equals the code, every problem has its entry and every
+//! step its row, and every link leads somewhere.
 
 use std::fs;
 
+use nodeagent::bootstrap::step::Step;
 use nodeagent::config::print;
 use nodeagent::error::Code;
 
@@ -67,6 +68,20 @@ pub(crate) fn entries(operating: &Source) -> Vec<Finding> {
     findings
 }
 
+/// Steps without a row in the table of them, or with another limit there.
+pub(crate) fn steps(page: &Source) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for step in Step::ALL {
+        let (begin, end) = (format!("| `{step}` |"), format!("| {} s |", step.limit().as_secs()));
+        let row = page.text.lines().find(|line| line.starts_with(&begin));
+        if !row.is_some_and(|row| row.ends_with(&end)) {
+            let advice = format!("the table of the steps wants a row `{begin} … {end}`");
+            findings.push(page.finding(0, "steps", advice));
+        }
+    }
+    findings
+}
+
 /// Links of a document to files that are not there.
 pub(crate) fn links(source: &Source) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -99,4 +114,13 @@ fn a_missing_entry_part_or_link_is_found() {
     assert_eq!(entries(&Source::new("docs/operating.md", &partless)).len(), 1);
     assert_eq!(links(&Source::new("docs/x.md", "[a](nowhere.md) [b](x.md#y)")).len(), 2);
     assert_eq!(links(&Source::new("docs/x.md", "[c](../Cargo.toml)")), []);
+}
+
+#[test]
+fn a_missing_step_or_another_limit_is_found() {
+    let row = |step: &Step| format!("| `{step}` | a | b | {} s |\n", step.limit().as_secs());
+    let all: String = Step::ALL.iter().map(row).collect();
+    assert_eq!(steps(&Source::new("docs/control-plane.md", &all)), []);
+    let less = all.replacen(" s |", " min |", 1).replace("`apply-assets`", "`apply`");
+    assert_eq!(steps(&Source::new("docs/control-plane.md", &less)).len(), 2);
 }

@@ -84,6 +84,11 @@ fn every_problem_has_its_entry() {
 }
 
 #[test]
+fn every_step_of_a_bootstrap_is_explained() {
+    refuse(docs::steps(one(&tree(), "docs/control-plane.md")));
+}
+
+#[test]
 fn every_link_leads_somewhere() {
     let sources = tree();
     let pages = sources.iter().filter(|source| source.path.ends_with(".md"));

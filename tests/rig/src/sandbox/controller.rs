@@ -157,7 +157,7 @@ impl Plane {
         let verb = if stops { "stop" } else { "start" };
         self.machine().exec_ok(&["systemctl", verb, ETCD]).map_err(text)?;
         Ok(match stops {
-            true => format!("{ETCD} is stopped; `recover` tells that it waits, `etcd` starts it again"),
+            true => format!("{ETCD} is stopped; `recover` waits for it, `etcd` starts it again"),
             false => format!("{ETCD} is started; `wait` tells what comes of it"),
         })
     }
