@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
@@ -37,7 +37,13 @@ pub const INTERVAL: Duration = Duration::from_secs(30);
 /// A node with a control plane looks as often as this: a lost one is noticed within it.
 pub const PLANE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// While it is not whole there is more to see.
+/// While it is on its way up there is more to see: what is waited for is acted on at once.
+const RISING_INTERVAL: Duration = Duration::from_millis(250);
+
+/// What has not come up within this waits for something that does not end in a moment.
+const RISING: SignedDuration = SignedDuration::from_secs(60);
+
+/// While it stays down.
 const DOWN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often the loop looks at least.
@@ -394,7 +400,11 @@ fn settle(
 fn pause(agent: &Agent, notifier: &Notifier, next: Option<Timestamp>) -> Duration {
     let node = &agent.node;
     let usual = interval(&node.config);
-    let interval = agent.down_since.map_or(usual, |_| usual.min(DOWN_INTERVAL));
+    let interval = match agent.down_since {
+        None => usual,
+        Some(since) if node.clock.now().duration_since(since) < RISING => RISING_INTERVAL,
+        Some(_) => DOWN_INTERVAL,
+    };
     let longest = notifier.watchdog_interval().map_or(interval, |half| half.min(interval));
     let due = next.map(|next| node.clock.now().duration_until(next));
     let due = due.map(|due| Duration::try_from(due).unwrap_or(Duration::ZERO));

@@ -152,9 +152,8 @@ impl Root {
         let name = path.file_name().unwrap_or_default();
         let staged = self.place(&staging.join(name))?;
         staged.unlink()?;
-        let moved = staged
-            .create(bytes, Access { mode, gid: None })
-            .and_then(|()| staged.rename(&place));
+        let moved =
+            staged.create(bytes, Access { mode, gid: None }).and_then(|()| staged.rename(&place));
         if moved.is_err() {
             // The first error is the one to tell; what stays is removed by the next write.
             staged.unlink().ok();
