@@ -5,6 +5,7 @@
 //! never beside an issue for the same consumer; each has a deadline. An effect that fails is a
 //! record, and the record's backoff is part of the next decision: nothing here retries.
 
+mod outcome;
 mod signals;
 
 use std::collections::BTreeSet;
@@ -14,11 +15,10 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::task::JoinSet;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use crate::bootstrap;
 use crate::config::Config;
-use crate::duty::act::Acted;
 use crate::duty::session::First;
 use crate::duty::{
     self, Done, Due, Duty, DutyId, Facts, Records, Why, certs, control_plane, session,
@@ -220,8 +220,8 @@ impl Agent {
                     self.refund(id);
                 }
                 let recovered = self.records.succeeded(id, &done, now);
-                log_success(id, &done, recovered);
-                if let Some(error) = left_over(&done) {
+                outcome::log(id, &done, recovered);
+                if let Some(error) = outcome::left_over(&done) {
                     self.records.failed(id, error, now, self.node.seed);
                 }
             }
@@ -295,43 +295,6 @@ impl Agent {
     /// The records, for tests.
     pub fn records(&self) -> &Records {
         &self.records
-    }
-}
-
-/// What went wrong beside a success, and stays told.
-fn left_over(done: &Done) -> Option<&Error> {
-    match done {
-        Done::Acted(Acted::RolledBack(back)) => Some(&back.error),
-        Done::Raised(report) => report.remarks.as_ref(),
-        _ => None,
-    }
-}
-
-fn log_success(id: &DutyId, done: &Done, recovered: bool) {
-    match done {
-        Done::Session(word) if *word == "logged in" || recovered => info!(duty = %id, "{word}"),
-        Done::Session(word) => debug!(duty = %id, "{word}"),
-        Done::Committed(commit) => {
-            let how = if commit.issued { "issued" } else { "published again" };
-            info!(
-                duty = %id, serial = %commit.serial, generation = commit.generation.0,
-                "{how}, valid until {}", commit.not_after
-            );
-        }
-        Done::Acted(Acted::Adopted(adopted)) => {
-            let serial = adopted.served.as_deref().unwrap_or("-");
-            let word = adopted.act.unwrap_or("needed no restart");
-            info!(duty = %id, served = %serial, "{word}");
-        }
-        Done::Acted(Acted::Intends(..)) => debug!(duty = %id, "an act is needed"),
-        Done::Acted(Acted::RolledBack(back)) => warn!(duty = %id, "{:#}", back.error),
-        Done::Files(names) => info!(duty = %id, "wrote {}", names.join(", ")),
-        Done::Raised(report) => {
-            let steps = report.done.iter().map(|(step, _)| step.name());
-            let steps: Vec<_> = steps.collect();
-            info!(duty = %id, "the control plane is whole: {}", steps.join(", "));
-            report.notes.iter().for_each(|note| info!(duty = %id, "{note}"));
-        }
     }
 }
 
