@@ -12,7 +12,7 @@ fn options() -> ControllersOptions {
 }
 
 /// Waits until the agent says that all of it is whole and no temporary manifest is left.
-async fn wait_final(story: &Story) {
+pub(super) async fn wait_final(story: &Story) {
     story.wait_status(0, "a whole control plane", |status| {
         let plane = &status["control_plane"];
         plane["epoch"].as_u64() >= Some(1) && plane["step"].is_null()
