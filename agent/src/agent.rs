@@ -220,7 +220,7 @@ impl Agent {
                     self.refund(id);
                 }
                 let recovered = self.records.succeeded(id, &done, now);
-                outcome::log(id, &done, recovered);
+                outcome::log_success(id, &done, recovered);
                 if let Some(error) = outcome::left_over(&done) {
                     self.records.failed(id, error, now, self.node.seed);
                 }

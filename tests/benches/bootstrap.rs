@@ -48,7 +48,7 @@ pub(crate) async fn run() -> Result<(), String> {
         let in_place;
         (by_hand, in_place) = measure(by_hand).await?;
         println!(
-            "run {run}: ours API {:.2} s, node Ready {:.2} s; by hand API {:.2} s, node Ready {:.2} s",
+            "run {run}: ours API {:.2} s, Ready {:.2} s; by hand API {:.2} s, Ready {:.2} s",
             raised.api, raised.ready, in_place.api, in_place.ready
         );
         println!("run {run}: ours by step: {steps}");

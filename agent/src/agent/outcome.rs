@@ -16,7 +16,7 @@ pub(super) fn left_over(done: &Done) -> Option<&Error> {
 }
 
 /// One line of log for what an effect achieved, where that is worth one.
-pub(super) fn log(id: &DutyId, done: &Done, recovered: bool) {
+pub(super) fn log_success(id: &DutyId, done: &Done, recovered: bool) {
     match done {
         Done::Session(word) if *word == "logged in" || recovered => info!(duty = %id, "{word}"),
         Done::Session(word) => debug!(duty = %id, "{word}"),

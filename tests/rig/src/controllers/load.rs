@@ -76,10 +76,11 @@ impl Controllers {
     /// Lets clients in a group of their own read, and waits until they may.
     pub async fn admit_clients(&self) -> Result<Identity, String> {
         let api = self.api(0)?;
+        let group = "rbac.authorization.k8s.io";
         let binding = json!({
             "metadata": {"name": "rig-clients"},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"},
-            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": GROUP}],
+            "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "view"},
+            "subjects": [{"apiGroup": group, "kind": "Group", "name": GROUP}],
         });
         let path = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
         api.create(path, &binding).await?;
