@@ -16,6 +16,7 @@ pub mod manifests;
 pub mod membership;
 pub mod outdated;
 mod perform;
+mod pivot;
 mod refresh;
 pub mod secrets;
 pub mod step;

@@ -120,32 +120,56 @@ fn temporary_processes(node: &Node, component: Component) -> Vec<Process> {
     found
 }
 
-/// Puts the manifests in place that are not; each appears whole. What stands there and is not ours
-/// is an error before anything is written.
-pub fn place(node: &Node, plane: &ControlPlane) -> Result<Vec<Component>> {
-    let manifests = wanted(node, plane)?;
-    for manifest in &manifests {
-        if let ManifestFact::Foreign(path) = examine(node, manifest) {
-            return Err(Error::new(
-                Code::Foreign,
-                "nodeagent did not write it and leaves it alone",
-            )
-            .at(&path)
-            .advise(format!("move it out of the directory: mv {path} /var/tmp/")));
-        }
+/// What is to be written: a manifest, and the processes that its former text has started.
+#[derive(Debug)]
+pub struct Pending {
+    /// The manifest.
+    pub manifest: Manifest,
+    /// What runs by the former one, and will be replaced.
+    pub former: Vec<Process>,
+}
+
+/// The manifests that are not in place. What stands there and is not ours is an error before
+/// anything is written.
+pub fn pending(node: &Node, plane: &ControlPlane) -> Result<Vec<Pending>> {
+    let mut pending = Vec::new();
+    for manifest in wanted(node, plane)? {
+        let former = match examine(node, &manifest) {
+            ManifestFact::Current => continue,
+            ManifestFact::Differs => running(node, plane, manifest.component),
+            ManifestFact::Foreign(path) => {
+                let text = "nodeagent did not write it and leaves it alone";
+                return Err(Error::new(Code::Foreign, text)
+                    .at(&path)
+                    .advise(format!("move it out of the directory: mv {path} /var/tmp/")));
+            }
+            ManifestFact::Missing | ManifestFact::Unknown(_) => Vec::new(),
+        };
+        pending.push(Pending { manifest, former });
     }
+    Ok(pending)
+}
+
+/// The processes of this style's static pods of a component.
+fn running(node: &Node, plane: &ControlPlane, component: Component) -> Vec<Process> {
+    match plane.style {
+        Style::Static => processes::named(&outdated::proc(node), component.name()),
+        Style::SelfHosted => temporary_processes(node, component),
+    }
+}
+
+/// Puts a manifest in place; it appears whole.
+pub fn write(node: &Node, plane: &ControlPlane, manifest: &Manifest) -> Result<()> {
     make_directories(node, plane)?;
-    let mut written = Vec::new();
-    for manifest in &manifests {
-        if examine(node, manifest) == ManifestFact::Current {
-            continue;
-        }
-        let file = &manifest.file;
-        let bytes = file.content.text().as_bytes();
-        node.root.write_through(Path::new(STAGED), &file.path, bytes, file.mode)?;
-        written.push(manifest.component);
-    }
-    Ok(written)
+    let file = &manifest.file;
+    let bytes = file.content.text().as_bytes();
+    node.root.write_through(Path::new(STAGED), &file.path, bytes, file.mode)
+}
+
+/// Puts all manifests in place that are not, without waiting for what they replace.
+pub fn place(node: &Node, plane: &ControlPlane) -> Result<()> {
+    let pending = pending(node, plane)?;
+    pending.iter().try_for_each(|pending| write(node, plane, &pending.manifest))
 }
 
 fn make_directories(node: &Node, plane: &ControlPlane) -> Result<()> {

@@ -8,12 +8,15 @@ use serde_json::Value;
 
 use super::facts::LOOK;
 use super::journal::Event;
+use super::manifests::Pending;
 use super::step::Step;
-use super::{PAUSE, Progress, Run, asset_set, assets, clients, manifests, secrets, super_user};
-use crate::config::plane::{Component, Style};
+use super::{
+    PAUSE, Progress, Run, asset_set, assets, clients, manifests, outdated, secrets, super_user,
+};
+use crate::config::plane::Component;
 use crate::duty::certs;
 use crate::error::{Code, Error, Kind, Result};
-use crate::render;
+use crate::host::processes::{self, Process};
 use crate::wire::kube::Kube;
 
 /// A call of the API in a run: a webhook may take its time.
@@ -31,10 +34,7 @@ const QUORUM: Duration = Duration::from_secs(30);
 
 /// A lease that was not renewed for as long is held by nobody: the components' own
 /// `--leader-elect-lease-duration`.
-const LEASE: Duration = Duration::from_secs(15);
-
-/// For how long the successors have to lead before the temporary API server goes.
-const PROVED: Duration = Duration::from_secs(3);
+pub(super) const LEASE: Duration = Duration::from_secs(15);
 
 impl Run<'_> {
     pub(super) async fn perform(&mut self, step: Step) -> Result<()> {
@@ -112,12 +112,28 @@ impl Run<'_> {
     /// On a node that has none they are all placed at once; on one that lives, one after another,
     /// each only while the other controllers are well.
     async fn place_manifests(&mut self) -> Result<()> {
-        let facts = self.look().await?;
-        let living = facts.component(Component::Apiserver).settled().is_ok();
-        if living && self.plane.style == Style::Static {
-            self.others_are_well().await?;
+        let pending = manifests::pending(self.node, self.plane)?;
+        for Pending { manifest, former } in &pending {
+            if !former.is_empty() {
+                self.until_others_are_well().await?;
+            }
+            manifests::write(self.node, self.plane, manifest)?;
+            self.until_replaced(manifest.component, former).await?;
         }
-        manifests::place(self.node, self.plane).map(drop)
+        Ok(())
+    }
+
+    /// Until nothing runs any more by a former manifest, and what runs by the new one is well: the
+    /// old API server answers on until the kubelet has ended it.
+    async fn until_replaced(&mut self, component: Component, former: &[Process]) -> Result<()> {
+        let proc = outdated::proc(self.node);
+        while former.iter().any(|process| processes::is_alive(&proc, process)) {
+            self.node.clock.sleep(PAUSE).await;
+        }
+        while !former.is_empty() && self.look().await?.component(component).settled().is_err() {
+            self.node.clock.sleep(PAUSE).await;
+        }
+        Ok(())
     }
 
     async fn apply_assets(&mut self) -> Result<()> {
@@ -196,65 +212,8 @@ impl Run<'_> {
         clients::kube(self.node, &clients::local(Component::Apiserver), identity, CALL)
     }
 
-    /// What of the final components is missing, of a self-hosted control plane.
-    pub(super) async fn successors(&mut self) -> Option<Vec<String>> {
-        let kube = self.as_super_user().await.ok()?;
-        let node = self.node.identity().ok()?.instance_id;
-        let selector = format!("{}=daemon-set", render::PLACE_LABEL);
-        let pods = kube.list("/api/v1/namespaces/kube-system/pods", Some(&selector)).await.ok()?;
-        let ready = |component: &Component| {
-            pods.iter().any(|pod| {
-                pod["spec"]["nodeName"] == node.as_str()
-                    && pod["metadata"]["labels"][render::COMPONENT_LABEL] == component.name()
-                    && is_ready(pod)
-            })
-        };
-        let missing = Component::ALL.iter().filter(|component| !ready(component));
-        Some(
-            missing.map(|component| format!("{component} of the DaemonSet is not ready")).collect(),
-        )
-    }
-
-    /// First the controllers go, whose successors then win their leases; the API server goes last,
-    /// when that is proved. Where the successors do not win, the temporary ones are put back.
-    async fn remove_temporary(&mut self) -> Result<()> {
-        for component in [Component::ControllerManager, Component::Scheduler] {
-            manifests::remove_temporary(self.node, self.plane, component).await?;
-        }
-        let led = tokio::time::timeout(LEASE * 4, self.until_led(PROVED)).await;
-        if !matches!(led, Ok(Ok(()))) {
-            manifests::place(self.node, self.plane)?;
-            let found = match led {
-                Ok(Err(error)) => format!("{error:#}"),
-                _ => format!("no lease within {} s", (LEASE * 4).as_secs()),
-            };
-            let text =
-                format!("the final components do not lead: {found}; the temporary ones are back");
-            return Err(Error::new(Code::PlaneWaiting, text).advise(advice(Step::AwaitSuccessors)));
-        }
-        manifests::remove_temporary(self.node, self.plane, Component::Apiserver).await
-    }
-
-    /// Until both leases have been held for a time.
-    async fn until_led(&mut self, proved: Duration) -> Result<()> {
-        let mut since = None;
-        loop {
-            let now = self.node.clock.monotonic();
-            since = match self.unled().await {
-                Ok(None) => since.or(Some(now)),
-                Ok(Some(_)) => None,
-                Err(error) if error.kind() == Kind::Unavailable => None,
-                Err(error) => return Err(error),
-            };
-            if since.is_some_and(|since| now.saturating_sub(since) >= proved) {
-                return Ok(());
-            }
-            self.node.clock.sleep(PAUSE).await;
-        }
-    }
-
     /// Which lease nobody holds, if there is one.
-    async fn unled(&mut self) -> Result<Option<String>> {
+    pub(super) async fn unled(&mut self) -> Result<Option<String>> {
         let kube = self.as_super_user().await?;
         for component in [Component::ControllerManager, Component::Scheduler] {
             let path = format!(
@@ -366,7 +325,7 @@ fn is_away(error: &Error) -> bool {
     matches!(error.kind(), Kind::Unavailable | Kind::Sealed | Kind::Unauthenticated)
 }
 
-fn is_ready(object: &Value) -> bool {
+pub(super) fn is_ready(object: &Value) -> bool {
     let conditions = object["status"]["conditions"].as_array();
     let ready = |condition: &&Value| condition["type"] == "Ready" && condition["status"] == "True";
     conditions.is_some_and(|conditions| conditions.iter().find(ready).is_some())
@@ -379,7 +338,7 @@ fn condition(node: &Value) -> Option<String> {
     ready["message"].as_str().map(|text| text.chars().take(200).collect())
 }
 
-fn advice(step: Step) -> &'static str {
+pub(super) fn advice(step: Step) -> &'static str {
     match step {
         Step::AwaitEtcd => {
             "systemctl status etcd-member; journalctl -u etcd-member -n 50; a lost quorum or lost \

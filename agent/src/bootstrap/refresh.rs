@@ -40,7 +40,7 @@ impl Run<'_> {
 
     /// One of them may be on its way up, from a restart of its own. It is not waited for long: to
     /// get well it may need the lock.
-    async fn until_others_are_well(&self) -> Result<()> {
+    pub(super) async fn until_others_are_well(&self) -> Result<()> {
         let begun = self.node.clock.monotonic();
         loop {
             let others = self.others_are_well().await;

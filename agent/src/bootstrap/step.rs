@@ -131,7 +131,8 @@ impl Step {
         Duration::from_secs(match self {
             Step::AwaitEtcd => 300,
             Step::SharedSecrets => 120,
-            Step::PlaceManifests | Step::PlaceTemporaryManifests => 60,
+            // Three pods that are replaced, one after another, of 12 s each.
+            Step::PlaceManifests | Step::PlaceTemporaryManifests => 240,
             Step::RefreshComponents => 300,
             Step::AwaitApiserver | Step::AwaitSuccessors => 600,
             Step::ApplyAssets => 300,
