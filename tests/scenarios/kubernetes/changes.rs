@@ -1,0 +1,60 @@
+//! The configuration of a living control plane changes: what it says otherwise is replaced, and
+//! nothing else; another style is refused.
+
+use rig::controllers::ControllersOptions;
+
+use super::{Story, raised, told};
+
+const CHANGE: &str = "/etc/nodeagent/config.d/40-change.toml";
+
+#[tokio::test]
+async fn a_changed_flag_replaces_one_component_and_another_style_is_refused() {
+    let Some(story) = raised(ControllersOptions::new(1)).await else { return };
+    whole(&story);
+    let node = &story.nodes[0];
+    let (apiserver, manager) =
+        (node.pids("kube-apiserver"), node.pids("kube-controller-manager"));
+    let scheduler = node.pids("kube-scheduler");
+
+    told(node.write(CHANGE, "[control_plane.flags.kube-scheduler]\nv = \"1\"\n"));
+    reload(&story);
+    story.wait_status(0, "the new flag", |_| {
+        let pids = node.pids("kube-scheduler");
+        let arguments = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/cmdline"));
+        pids.iter().any(|pid| arguments(pid).is_ok_and(|line| line.contains("--v=1")))
+    });
+    whole(&story);
+    assert_ne!(node.pids("kube-scheduler"), scheduler);
+    assert_eq!(node.pids("kube-apiserver"), apiserver, "nothing of it has changed");
+    assert_eq!(node.pids("kube-controller-manager"), manager, "nothing of it has changed");
+
+    told(node.write(CHANGE, "[control_plane]\nstyle = \"self-hosted\"\n"));
+    let planned = told(node.bootstrap(&["--plan"]));
+    let refused = told(node.bootstrap(&[]));
+    for output in [&planned, &refused] {
+        assert_eq!(output.status.code(), Some(78), "{}{}", output.stdout, output.stderr);
+        assert!(output.stderr.contains("raised as static"), "{}", output.stderr);
+        assert!(output.stderr.contains("control_plane.style"), "{}", output.stderr);
+    }
+    reload(&story);
+    story.wait_status(0, "the refusal", |status| {
+        status["problems"].as_array().is_some_and(|problems| {
+            let text = |part: &serde_json::Value| part["text"].as_str().unwrap_or_default().into();
+            problems.iter().map(text).any(|text: String| text.contains("raised as static"))
+        })
+    });
+    assert_eq!(node.pids("kube-apiserver"), apiserver, "nothing was touched");
+    assert_eq!(node.manifests().len(), 3, "nothing was touched");
+}
+
+fn whole(story: &Story) {
+    story.wait_status(0, "a whole control plane", |status| {
+        let plane = &status["control_plane"];
+        plane["epoch"].as_u64() >= Some(1) && plane["step"].is_null()
+    });
+}
+
+fn reload(story: &Story) {
+    let reloaded = story.nodes[0].machine.exec_ok(&["systemctl", "reload", "nodeagent"]);
+    told(reloaded.map_err(|error| error.to_string()));
+}
