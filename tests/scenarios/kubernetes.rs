@@ -9,7 +9,9 @@ mod lock;
 mod lost;
 mod obstacles;
 mod raise;
+mod rotation;
 mod self_hosted;
+mod three;
 
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;

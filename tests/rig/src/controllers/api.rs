@@ -134,6 +134,28 @@ impl Api {
         }
     }
 
+    /// Follows a watch for at most this long: gives each line as it comes, and then what ended it.
+    pub async fn follow(
+        &self,
+        path: &str,
+        limit: Duration,
+        mut line: impl FnMut(Value),
+    ) -> Result<(), String> {
+        let url = format!("{}{path}", self.base);
+        let failed = |error: reqwest::Error| format!("GET {url}: {error:?}");
+        let response = self.http.get(&url).timeout(limit).send().await.map_err(failed)?;
+        let mut response = response.error_for_status().map_err(failed)?;
+        let mut kept = Vec::new();
+        while let Some(bytes) = response.chunk().await.map_err(failed)? {
+            kept.extend_from_slice(&bytes);
+            while let Some(end) = kept.iter().position(|byte| *byte == b'\n') {
+                let whole: Vec<u8> = kept.drain(..=end).collect();
+                line(serde_json::from_slice(&whole).map_err(|error| error.to_string())?);
+            }
+        }
+        Ok(())
+    }
+
     /// An object.
     pub async fn get(&self, path: &str) -> Result<Value, String> {
         self.must("GET", path, None).await

@@ -1,6 +1,7 @@
 //! What stories do to controllers: processes end, manifests vanish, power fails, the network
 //! between some of them is cut.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -11,6 +12,34 @@ use super::{COMPONENTS, Controller, Controllers, MANIFESTS, text};
 
 /// The unit of the program that takes a port.
 const THIEF: &str = "port-thief.service";
+
+/// The processes of one machine, among those of the host.
+#[derive(Clone, Debug)]
+pub struct Processes {
+    cgroup: String,
+}
+
+impl Processes {
+    /// Those of some programs now, as the host numbers them.
+    #[must_use]
+    pub fn of<'a>(&self, programs: &[&'a str]) -> BTreeMap<&'a str, Vec<u32>> {
+        let mut found: BTreeMap<&str, Vec<u32>> =
+            programs.iter().map(|program| (*program, Vec::new())).collect();
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        for entry in entries {
+            let read = |name: &str| fs::read_to_string(entry.path().join(name)).unwrap_or_default();
+            let Ok(pid) = entry.file_name().to_string_lossy().parse() else { continue };
+            let command = read("cmdline");
+            let word = command.split('\0').next().unwrap_or_default();
+            let name = Path::new(word).file_name().and_then(|name| name.to_str());
+            let Some(pids) = name.and_then(|name| found.get_mut(name)) else { continue };
+            if read("cgroup").contains(&self.cgroup) {
+                pids.push(pid);
+            }
+        }
+        found
+    }
+}
 
 impl Controllers {
     /// Cuts one controller off from the others; the host, and with it Vault, is still reached by
@@ -44,16 +73,13 @@ impl Controller {
     /// The processes of a program of the control plane, or any other, as the host numbers them.
     #[must_use]
     pub fn pids(&self, program: &str) -> Vec<u32> {
-        let cgroup = format!("/{}/", self.machine.cgroup_name());
-        let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
-        let pids = processes.flatten().filter_map(|entry| {
-            let pid = entry.file_name().to_string_lossy().parse().ok()?;
-            let read = |name: &str| fs::read_to_string(entry.path().join(name)).unwrap_or_default();
-            let command = read("cmdline");
-            let name = Path::new(command.split('\0').next()?).file_name()?.to_owned();
-            (name == program && read("cgroup").contains(&cgroup)).then_some(pid)
-        });
-        pids.collect()
+        self.processes().of(&[program]).remove(program).unwrap_or_default()
+    }
+
+    /// Looks at its processes, from any thread.
+    #[must_use]
+    pub fn processes(&self) -> Processes {
+        Processes { cgroup: format!("/{}/", self.machine.cgroup_name()) }
     }
 
     /// Sends a signal to the processes of a program; gives how many there were.
