@@ -7,7 +7,7 @@ mod models;
 mod real;
 mod words;
 
-use crate::controllers::Style;
+use crate::controllers::{Raising, Style};
 
 /// What was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,14 +20,22 @@ pub struct Options {
     pub controllers: usize,
     /// Where their control plane lives.
     pub style: Style,
+    /// Who raises it: the agent by itself, or when it is told to.
+    pub raising: Raising,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        let (style, raising) = (Style::Static, Raising::Automatic);
+        Options { once: false, real: false, controllers: 0, style, raising }
+    }
 }
 
 impl Options {
     /// From the command line; nothing if a flag is not known, or would mean nothing.
     #[must_use]
     pub fn parse(flags: &[&str]) -> Option<Options> {
-        let mut options =
-            Options { once: false, real: false, controllers: 0, style: Style::Static };
+        let mut options = Options::default();
         let mut flags = flags.iter();
         while let Some(flag) = flags.next() {
             match *flag {
@@ -45,13 +53,14 @@ impl Options {
                         _ => return None,
                     }
                 }
+                "--told" => options.raising = Raising::Told,
                 _ => return None,
             }
         }
         // A control plane is never a model.
         let fits = options.controllers == 0 || options.real;
-        let styled = options.controllers > 0 || options.style == Style::Static;
-        (fits && styled).then_some(options)
+        let none = Options { once: options.once, real: options.real, ..Options::default() };
+        (fits && (options.controllers > 0 || options == none)).then_some(options)
     }
 }
 
@@ -107,6 +116,7 @@ mod tests {
             &["--real", "--controllers"],
             &["--real", "--controllers", "2"],
             &["--real", "--style", "self-hosted"],
+            &["--real", "--told"],
             &["--real", "--controller", "--style", "both"],
         ] {
             assert_eq!(Options::parse(wrong), None, "{wrong:?}");

@@ -13,7 +13,9 @@ use super::real::take_terminal_back;
 use super::words::{Printed, World, succeed};
 use super::{Options, say};
 use crate::clock::ModelClock;
-use crate::controllers::{Controller, Controllers, ControllersOptions, ETCD, MANIFESTS, Style};
+use crate::controllers::{
+    Controller, Controllers, ControllersOptions, ETCD, MANIFESTS, Raising, Style,
+};
 use crate::machine::Machine;
 use crate::node::AGENT;
 use crate::proxy::Proxy;
@@ -32,6 +34,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub(super) struct Plane {
     plane: Controllers,
     style: Style,
+    raising: Raising,
     followed: Vec<Followed>,
     begun: Instant,
     /// The controller that words are about.
@@ -44,9 +47,9 @@ impl Plane {
         if let Some(reason) = Controllers::unavailable() {
             return Err(reason);
         }
-        let (count, style) = (options.controllers, options.style);
+        let Options { controllers, style, raising, .. } = options;
         say("the real Vault, a model of AWS, disks with systemd, etcd, kubelet and nodeagent");
-        let wanted = ControllersOptions { style, ..ControllersOptions::new(count) };
+        let wanted = ControllersOptions { style, raising, ..ControllersOptions::new(controllers) };
         let mut plane = Controllers::prepare(wanted).await?;
         let (version, address) =
             (plane.site.vault.version().await?, plane.site.vault.address().to_owned());
@@ -58,11 +61,14 @@ impl Plane {
         let begun = Instant::now();
         plane.boot()?;
         let followed = plane.nodes.iter().map(Followed::new).collect();
-        Ok(Plane { plane, style, followed, begun, at: 0 })
+        Ok(Plane { plane, style, raising, followed, begun, at: 0 })
     }
 
     /// From power on to a served API and a Ready node, as it happens.
     pub(super) async fn main_job(&mut self) -> Result<(), String> {
+        if self.raising == Raising::Told {
+            self.tell_all()?;
+        }
         self.until_whole().await?;
         println!("\n{}$ nodeagent bootstrap", self.node().member);
         print!("{}", succeed(self, &["bootstrap"])?);
@@ -70,6 +76,19 @@ impl Plane {
         print!("{}", succeed(self, &["status"])?);
         println!("\n$ kubectl get nodes\n{}", self.nodes().await?);
         println!("\n$ kubectl get pods --namespace kube-system\n{}", self.pods().await?);
+        Ok(())
+    }
+
+    /// A person's command on each controller; its steps are seen as it prints them.
+    fn tell_all(&mut self) -> Result<(), String> {
+        for at in 0..self.plane.nodes.len() {
+            self.at = at;
+            let what = "certificates";
+            self.machine().wait_agent_status(what, LIMIT, follow::has_certificates)?;
+            self.stream("nodeagent bootstrap")?;
+            self.followed[at].pass_over();
+        }
+        self.at = 0;
         Ok(())
     }
 
@@ -129,7 +148,7 @@ impl Plane {
         let mut shell = self.machine().shell().map_err(text)?;
         let ended = shell.args(["-c", command]).stdin(std::process::Stdio::null()).status();
         let ended = ended.map_err(text)?;
-        Ok(if ended.success() { String::new() } else { format!("it has ended: {ended}") })
+        if ended.success() { Ok(String::new()) } else { Err(ended.to_string()) }
     }
 
     fn shell(&self) -> Result<String, String> {
