@@ -25,12 +25,16 @@ const BODY: usize = 16 << 20;
 
 /// Where a component of this node answers.
 pub fn local(component: Component) -> String {
-    let port = match component {
+    SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port(component)).to_string()
+}
+
+/// The port of a component; a temporary controller leaves it to its successor.
+pub fn port(component: Component) -> u16 {
+    match component {
         Component::Apiserver => 6443,
         Component::ControllerManager => 10257,
         Component::Scheduler => 10259,
-    };
-    SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port).to_string()
+    }
 }
 
 /// etcd's member on this node.

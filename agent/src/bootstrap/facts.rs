@@ -18,6 +18,7 @@ use super::secrets;
 use crate::config::plane::{Component, ControlPlane, Etcd};
 use crate::error::{Code, Error, Result};
 use crate::host::files::Root;
+use crate::host::processes;
 use crate::host::units::Active;
 use crate::node::Node;
 use crate::wire::kube::Probe;
@@ -227,7 +228,23 @@ async fn component_fact(node: &Node, component: Component) -> ComponentFact {
     };
     let (probe, served) = tokio::join!(probe, tls::served(&address, None, LOOK));
     let served = served.ok().map(|served| served.serial);
-    ComponentFact { answer: Answer::of(probe), served }
+    let answer = match Answer::of(probe) {
+        Answer::Silent(text) if !outdated::runs(node, component) => {
+            Answer::Silent(why_absent(node, component, &text))
+        }
+        answer => answer,
+    };
+    ComponentFact { answer, served }
+}
+
+/// What does not even run has left its reason elsewhere: with the kubelet, or with another program
+/// that has its port and makes each attempt end.
+fn why_absent(node: &Node, component: Component, text: &str) -> String {
+    let port = clients::port(component);
+    match processes::listener(&outdated::proc(node), port) {
+        Some(holder) => format!("no {component} runs: port {port} is taken by {holder}"),
+        None => format!("no {component} runs: journalctl -u kubelet says why ({text})"),
+    }
 }
 
 /// Whether a file is there.

@@ -41,6 +41,11 @@ pub fn has_argument(proc: &Path, process: &Process, argument: &str) -> bool {
     line.split('\0').any(|word| word == argument)
 }
 
+/// Whether its command line names this place.
+pub fn mentions(proc: &Path, process: &Process, place: &str) -> bool {
+    read(&proc.join(process.pid.to_string()).join("cmdline")).contains(place)
+}
+
 /// Whether it is still there.
 pub fn is_alive(proc: &Path, process: &Process) -> bool {
     started(proc, process.pid) == Some(process.started)
@@ -68,6 +73,36 @@ pub fn terminate(proc: &Path, process: &Process) -> Result<()> {
         Ok(()) | Err(Errno::SRCH) => Ok(()),
         Err(error) => Err(failed(error)),
     }
+}
+
+/// Who listens at a TCP port of this machine, in words; nothing where nobody does.
+pub fn listener(proc: &Path, port: u16) -> Option<String> {
+    // Not /proc/net, which is not there where only processes are shown.
+    let tables = ["self/net/tcp", "self/net/tcp6"].map(|table| read(&proc.join(table)));
+    let inode =
+        tables.iter().flat_map(|table| table.lines()).find_map(|line| listens(line, port))?;
+    let socket = format!("socket:[{inode}]");
+    let entries = std::fs::read_dir(proc).ok()?.flatten();
+    let mut pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let holder = pids.find(|pid| {
+        let files = std::fs::read_dir(proc.join(pid.to_string()).join("fd"));
+        let mut links = files.into_iter().flatten().flatten();
+        links.any(|file| std::fs::read_link(file.path()).is_ok_and(|to| to == Path::new(&socket)))
+    });
+    // Whoever may not look into other processes still knows that there is one.
+    Some(holder.map_or("another process".into(), |pid| {
+        let name = read(&proc.join(pid.to_string()).join("comm"));
+        format!("{} (process {pid})", name.trim_end())
+    }))
+}
+
+/// The inode of a socket in a line of /proc/net/tcp (proc(5)) that listens (state 0A) at a port.
+fn listens(line: &str, port: u16) -> Option<&str> {
+    let mut fields = line.split_whitespace().skip(1);
+    let (local, _, state) = (fields.next()?, fields.next()?, fields.next()?);
+    let (_, at) = local.rsplit_once(':')?;
+    let fits = state == "0A" && u16::from_str_radix(at, 16) == Ok(port);
+    fits.then(|| fields.nth(5)).flatten()
 }
 
 fn runs(proc: &Path, pid: i32, program: &str) -> bool {
@@ -98,6 +133,16 @@ mod tests {
     use super::*;
 
     const PROC: &str = "/proc";
+
+    #[test]
+    fn who_listens_at_a_port_is_named() {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = socket.local_addr().expect("an address").port();
+        let found = listener(Path::new(PROC), port).expect("this process listens");
+        assert!(found.ends_with(&format!("(process {})", std::process::id())), "{found}");
+        drop(socket);
+        assert_eq!(listener(Path::new(PROC), port), None);
+    }
 
     #[test]
     fn a_process_is_found_by_its_program_and_ends_when_it_is_asked_to() {
