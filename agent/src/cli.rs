@@ -103,9 +103,8 @@ pub async fn run(cli: &Cli) -> Result<Outcome> {
         Verb::Run => serve(&root, clock).await,
         Verb::Status { json } => show(&root, &*clock, *json),
         Verb::Await { consumer, timeout } => {
-            let gated = config::load_gated(&root, clock.now())?;
             let timeout = timeout.map(Duration::from_secs);
-            gate::wait(&gated, &root, &*clock, consumer, timeout).await?;
+            gate::pass(&root, &*clock, consumer, timeout).await?;
             Ok(Outcome::good(""))
         }
         Verb::Renew { certificate } => {

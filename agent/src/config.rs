@@ -58,6 +58,8 @@ pub struct Config {
     pub etcd: Option<plane::Etcd>,
     /// The control plane, on a controller whose cluster was told.
     pub control_plane: Option<plane::ControlPlane>,
+    /// Tells one configuration from another: a verb and the agent should go by the same.
+    pub digest: String,
     /// What is impossible one day, with its place: told by `check` and `status`, no reason not to
     /// start, because a node that reboots then has cached certificates to live on.
     pub warnings: Vec<String>,

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::bootstrap::membership;
-use crate::config::{ConsumerSpec, Gated};
+use crate::config::{self, ConsumerSpec, Gated};
 use crate::duty::certs::leaf::{self, Leaf};
 use crate::duty::certs::publish::{self, Published, Target};
 use crate::error::{Code, Error, Result};
@@ -15,11 +15,34 @@ use crate::host::files::Root;
 use crate::host::users;
 use crate::render;
 
+/// The consumer whose data are looked at too.
+const ETCD: &str = "etcd-member";
+
 /// Between two looks: a certificate is there 0.1 s after it was issued, and a look costs 1 ms.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// What is still missing is told this often.
 const TELL: Duration = Duration::from_secs(60);
+
+/// Reads the configuration and waits.
+///
+/// etcd asks again at each of its starts, with a timeout. A drop-in that cannot be read must not
+/// keep a member down whose data are there: then only those are looked at.
+pub async fn pass(
+    root: &Root,
+    clock: &dyn Clock,
+    consumer: &str,
+    timeout: Option<Duration>,
+) -> Result<()> {
+    match config::load_gated(root, clock.now()) {
+        Ok(gated) => wait(&gated, root, clock, consumer, timeout).await,
+        Err(error) if consumer == ETCD && timeout.is_some() => {
+            tracing::warn!("only the data of etcd were looked at: {error:#}");
+            membership::check_noted(root)
+        }
+        Err(error) => Err(error),
+    }
+}
 
 /// Waits until all certificates of a consumer are good.
 ///
@@ -78,7 +101,7 @@ fn good(gated: &Gated, root: &Root, clock: &dyn Clock, spec: &ConsumerSpec) -> R
 fn told(gated: &Gated, root: &Root, spec: &ConsumerSpec) -> Result<()> {
     let files: &[&str] = match spec.name.as_str() {
         "kubelet" => &["kubelet.yaml", "kubelet.conf", "kubelet.env"],
-        "etcd-member" => &["etcd.yaml"],
+        ETCD => &["etcd.yaml"],
         _ => &[],
     };
     for name in files.iter().filter(|_| gated.has_cluster) {
@@ -89,7 +112,7 @@ fn told(gated: &Gated, root: &Root, spec: &ConsumerSpec) -> Result<()> {
         }
     }
     match &gated.etcd_data {
-        Some(data) if spec.name == "etcd-member" => membership::check(root, data),
+        Some(data) if spec.name == ETCD => membership::check(root, data),
         _ => Ok(()),
     }
 }

@@ -69,6 +69,9 @@ pub struct Status {
 pub struct AgentPart {
     /// Its version.
     pub version: String,
+    /// Which configuration it goes by.
+    #[serde(default)]
+    pub configuration: String,
     /// When it started.
     pub started: Timestamp,
     /// When it last looked.
@@ -81,7 +84,8 @@ impl AgentPart {
     /// The part of an agent that looked now.
     pub fn new(started: Timestamp, looked: Timestamp, interval: Duration) -> AgentPart {
         let version = env!("CARGO_PKG_VERSION").to_string();
-        AgentPart { version, started, looked, interval_s: interval.as_secs() }
+        let (configuration, interval_s) = (String::new(), interval.as_secs());
+        AgentPart { version, configuration, started, looked, interval_s }
     }
 }
 
@@ -192,7 +196,7 @@ pub fn collect(
     Status {
         schema: SCHEMA,
         health,
-        agent,
+        agent: AgentPart { configuration: config.digest.clone(), ..agent },
         node: view.node(),
         vault: view.vault(),
         autonomy_s: autonomy,

@@ -16,7 +16,7 @@ use super::membership;
 use super::outdated;
 use super::secrets;
 use crate::config::plane::{Component, ControlPlane, Etcd};
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Context, Error, Result};
 use crate::host::files::Root;
 use crate::host::processes;
 use crate::host::units::Active;
@@ -134,7 +134,7 @@ pub async fn gather(node: &Node) -> Option<PlaneFacts> {
         holder(node),
         components(node)
     );
-    let data = has_data(&node.root, &etcd.data_dir);
+    let data = has_data(&node.root, &etcd.data_dir).unwrap_or(true);
     let placed = manifests::look(node, plane);
     Some(PlaneFacts {
         etcd: member,
@@ -154,10 +154,11 @@ pub async fn gather(node: &Node) -> Option<PlaneFacts> {
     })
 }
 
-/// Whether a member of etcd has kept its data here.
-pub fn has_data(root: &Root, data: &Path) -> bool {
-    let member = data.join("member/wal");
-    root.list(&member).is_ok_and(|entries| !entries.is_empty())
+/// Whether a member of etcd has kept its data here. What cannot be looked at is not known to be
+/// empty.
+pub fn has_data(root: &Root, data: &Path) -> Result<bool> {
+    let log = data.join("member/wal");
+    Ok(!root.list(&log).during("looking for the data of etcd")?.is_empty())
 }
 
 async fn member(node: &Node, etcd: &Etcd) -> Answer {

@@ -72,6 +72,10 @@ pub fn wanted(node: &Node, plane: &ControlPlane) -> Result<Vec<Manifest>> {
 
 fn examine(node: &Node, manifest: &Manifest) -> ManifestFact {
     match super::clients::text(node, &manifest.file.path, LIMIT) {
+        // A link that leads nowhere is somebody's all the same.
+        Ok(None) if super::facts::exists(node, &manifest.file.path) => {
+            ManifestFact::Foreign(manifest.file.path.display().to_string())
+        }
         Ok(None) => ManifestFact::Missing,
         Ok(Some(text)) if text == manifest.file.content.text() => ManifestFact::Current,
         Ok(Some(text)) if render::is_ours(&text) => ManifestFact::Differs,
@@ -115,7 +119,7 @@ fn temporary(node: &Node, plane: &ControlPlane) -> Vec<String> {
 fn temporary_processes(node: &Node, component: Component) -> Vec<Process> {
     let proc = outdated::proc(node);
     let argument = render::temporary_argument(component);
-    let mut found = processes::named(&proc, component.name());
+    let mut found = outdated::ours(node, component.name());
     found.retain(|process| processes::has_argument(&proc, process, argument));
     found
 }
@@ -136,24 +140,39 @@ pub fn pending(node: &Node, plane: &ControlPlane) -> Result<Vec<Pending>> {
     for manifest in wanted(node, plane)? {
         let former = match examine(node, &manifest) {
             ManifestFact::Current => continue,
+            ManifestFact::Missing => Vec::new(),
+            ManifestFact::Differs if same_pod(node, &manifest) => Vec::new(),
             ManifestFact::Differs => running(node, plane, manifest.component),
             ManifestFact::Foreign(path) => {
-                let text = "nodeagent did not write it and leaves it alone";
-                return Err(Error::new(Code::Foreign, text)
-                    .at(&path)
-                    .advise(format!("move it out of the directory: mv {path} /var/tmp/")));
+                return Err(foreign_file(&path, "nodeagent did not write it and leaves it alone"));
             }
-            ManifestFact::Missing | ManifestFact::Unknown(_) => Vec::new(),
+            ManifestFact::Unknown(text) => {
+                return Err(foreign_file(&manifest.file.path.display().to_string(), &text));
+            }
         };
         pending.push(Pending { manifest, former });
     }
     Ok(pending)
 }
 
+/// The kubelet compares pods and not texts: another comment replaces nothing.
+fn same_pod(node: &Node, manifest: &Manifest) -> bool {
+    let parse = |text: &str| serde_saphyr::from_str::<serde_json::Value>(text).ok();
+    let held = super::clients::text(node, &manifest.file.path, LIMIT).ok().flatten();
+    let held = held.and_then(|text| parse(&text));
+    held.is_some() && held == parse(manifest.file.content.text())
+}
+
+fn foreign_file(path: &str, text: &str) -> Error {
+    Error::new(Code::Foreign, text)
+        .at(path)
+        .advise(format!("move it out of the directory: mv {path} /var/tmp/"))
+}
+
 /// The processes of this style's static pods of a component.
 fn running(node: &Node, plane: &ControlPlane, component: Component) -> Vec<Process> {
     match plane.style {
-        Style::Static => processes::named(&outdated::proc(node), component.name()),
+        Style::Static => outdated::ours(node, component.name()),
         Style::SelfHosted => temporary_processes(node, component),
     }
 }

@@ -15,6 +15,8 @@ use crate::render::Membership;
 /// Where it is kept.
 const PATH: &str = "/var/lib/nodeagent/etcd-member.json";
 
+const LIMIT: usize = 64 << 10;
+
 #[derive(Serialize, Deserialize)]
 struct Member {
     since: jiff::Timestamp,
@@ -28,7 +30,7 @@ pub fn is_formed(root: &Root) -> bool {
 
 /// Notes that this node holds the data of a member, where that is news.
 pub fn note(node: &Node, etcd: &Etcd) -> Result<()> {
-    if is_formed(&node.root) || !facts::has_data(&node.root, &etcd.data_dir) {
+    if is_formed(&node.root) || !facts::has_data(&node.root, &etcd.data_dir)? {
         return Ok(());
     }
     let member = Member { since: node.clock.now(), data_dir: etcd.data_dir.clone() };
@@ -39,21 +41,31 @@ pub fn note(node: &Node, etcd: &Etcd) -> Result<()> {
 
 /// What etcd may be told: it forms a cluster only where there has never been one.
 pub fn of(node: &Node, etcd: &Etcd) -> Membership {
-    match is_formed(&node.root) || facts::has_data(&node.root, &etcd.data_dir) {
-        true => Membership::Formed,
-        false => Membership::Forming,
+    match (is_formed(&node.root), facts::has_data(&node.root, &etcd.data_dir)) {
+        (false, Ok(false)) => Membership::Forming,
+        _ => Membership::Formed,
     }
+}
+
+/// The same by what is noted alone, for a start while the configuration cannot be read.
+pub fn check_noted(root: &Root) -> Result<()> {
+    let Some(bytes) = root.read_optional(Path::new(PATH), LIMIT)? else {
+        return Ok(());
+    };
+    let member: Member = serde_json::from_slice(&bytes)
+        .map_err(|error| Error::new(Code::Disk, error.to_string()).at(PATH))?;
+    check(root, &member.data_dir)
 }
 
 /// Whether etcd may be started: not where its data are gone.
 pub fn check(root: &Root, data: &Path) -> Result<()> {
-    if !is_formed(root) || facts::has_data(root, data) {
+    if !is_formed(root) || facts::has_data(root, data)? {
         return Ok(());
     }
     let place = data.display();
     let text = "this node was a member of etcd, and the data of that member are gone";
     Err(Error::new(Code::EtcdDataGone, text).at(&place).advise(format!(
-        "bring the data back (is the volume mounted? findmnt {place}); to replace the member, \
-         remove it from the cluster first (etcdctl member remove), then move {PATH} away"
+        "bring the data back (is the volume mounted? findmnt {place}); to replace the member see \
+         etcd-data-gone in docs/operating.md, and leave {PATH} where it is"
     )))
 }

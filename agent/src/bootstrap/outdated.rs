@@ -20,6 +20,9 @@ const PATH: &str = "/run/nodeagent/outdated.json";
 
 const LIMIT: usize = 64 << 10;
 
+/// What stands for a file in the note of a process that a new manifest replaces.
+pub const MANIFEST: &str = "its manifest";
+
 /// etcd's program, which a unit runs.
 pub const ETCD: &str = "etcd";
 
@@ -33,6 +36,18 @@ pub struct Outdated {
     /// The file that has changed.
     pub file: String,
 }
+
+/// The processes of a program that this agent has set up: others may have its name, a tenant's
+/// etcd or a second scheduler, and only ours are told by files of the plane directory.
+pub(super) fn ours(node: &Node, program: &str) -> Vec<Process> {
+    let proc = proc(node);
+    let mut found = processes::named(&proc, program);
+    found.retain(|process| processes::mentions(&proc, process, PLANE));
+    found
+}
+
+/// Where the files lie that our processes are told by.
+const PLANE: &str = concat!("/etc/kubernetes/nodeagent", "/");
 
 /// Who reads a file of the plane directory only at its start. What is not named re-reads it.
 pub fn readers(name: &str) -> &'static [&'static str] {
@@ -52,16 +67,35 @@ pub fn mark(node: &Node, name: &str) -> Result<()> {
     let mut notes = load(node);
     let before = notes.len();
     for program in readers(name) {
-        for process in processes::named(&proc(node), program) {
-            let note = Outdated { program: (*program).into(), process, file: name.into() };
-            if !notes.contains(&note) {
-                notes.push(note);
-            }
+        for process in ours(node, program) {
+            add(&mut notes, Outdated { program: (*program).into(), process, file: name.into() });
         }
     }
     if notes.len() == before {
         return Ok(());
     }
+    store(node, notes)
+}
+
+/// Notes processes that a new manifest is about to replace: the kubelet ends them, and whatever
+/// becomes of this run, the next one waits for it.
+pub fn mark_replaced(node: &Node, component: Component, former: &[Process]) -> Result<()> {
+    let mut notes = load(node);
+    for process in former {
+        let (program, file) = (component.name().into(), MANIFEST.into());
+        add(&mut notes, Outdated { program, process: process.clone(), file });
+    }
+    store(node, notes)
+}
+
+fn add(notes: &mut Vec<Outdated>, note: Outdated) {
+    if !notes.contains(&note) {
+        notes.push(note);
+    }
+}
+
+fn store(node: &Node, mut notes: Vec<Outdated>) -> Result<()> {
+    notes.retain(|note| processes::is_alive(&proc(node), &note.process));
     let bytes = serde_json::to_vec(&notes)
         .map_err(|error| Error::new(Code::Bug, error.to_string()).at(PATH))?;
     node.root.write_volatile(Path::new(PATH), &bytes, 0o600)
@@ -76,7 +110,7 @@ pub fn notes(node: &Node) -> Vec<Outdated> {
 
 /// Whether a component runs on this node, well or not.
 pub fn runs(node: &Node, component: Component) -> bool {
-    !processes::named(&proc(node), component.name()).is_empty()
+    !ours(node, component.name()).is_empty()
 }
 
 /// The same for people: `etcd (trust/etcd.pem)`.

@@ -17,6 +17,7 @@ use crate::config::plane::Component;
 use crate::duty::certs;
 use crate::error::{Code, Error, Kind, Result};
 use crate::host::processes::{self, Process};
+use crate::render;
 use crate::wire::kube::Kube;
 
 /// A call of the API in a run: a webhook may take its time.
@@ -92,7 +93,7 @@ impl Run<'_> {
         let members = &self.etcd.members;
         let asked = members.iter().map(|member| clients::etcd_answers(self.node, member));
         let up = join_all(asked).await.into_iter().filter(|answers| *answers).count();
-        self.journal.assets.is_some() && (1..=members.len() / 2).contains(&up)
+        self.journal.assets.is_some() && up <= members.len() / 2
     }
 
     fn tell_missing(&mut self, step: Step, missing: String, told: &mut (Duration, String)) {
@@ -104,7 +105,17 @@ impl Run<'_> {
     }
 
     async fn shared_secrets(&mut self) -> Result<()> {
-        secrets::establish(self.node, self.plane).await?;
+        match secrets::establish(self.node, self.plane).await {
+            // A mistake in Vault must not keep down what this node has good keys for.
+            Err(error)
+                if error.code() == Code::SharedSecrets
+                    && secrets::missing(&self.node.root).is_none() =>
+            {
+                self.note(format!("the keys on this node stay in use: {error:#}"));
+                self.report.remarks.get_or_insert(error);
+            }
+            done => done?,
+        }
         self.shared_changed = None;
         Ok(())
     }
@@ -114,23 +125,74 @@ impl Run<'_> {
     async fn place_manifests(&mut self) -> Result<()> {
         let pending = manifests::pending(self.node, self.plane)?;
         for Pending { manifest, former } in &pending {
-            if !former.is_empty() {
-                self.until_others_are_well().await?;
+            let component = manifest.component;
+            if former.is_empty() {
+                manifests::write(self.node, self.plane, manifest)?;
+                continue;
             }
+            let was_well = self.look().await?.component(component).settled().is_ok();
+            if was_well {
+                self.own_are_well(component).await?;
+                self.until_others_are_well().await?;
+                self.others_have(component).await?;
+            }
+            outdated::mark_replaced(self.node, component, former)?;
             manifests::write(self.node, self.plane, manifest)?;
-            self.until_replaced(manifest.component, former).await?;
+            self.until_replaced(former).await?;
+            if was_well {
+                self.until_component(component).await?;
+            }
         }
         Ok(())
     }
 
-    /// Until nothing runs any more by a former manifest, and what runs by the new one is well: the
-    /// old API server answers on until the kubelet has ended it.
-    async fn until_replaced(&mut self, component: Component, former: &[Process]) -> Result<()> {
-        let proc = outdated::proc(self.node);
-        while former.iter().any(|process| processes::is_alive(&proc, process)) {
+    /// What was replaced before on this node has come up: a mistake stops at its first component.
+    async fn own_are_well(&mut self, but: Component) -> Result<()> {
+        let facts = self.look().await?;
+        for component in Component::ALL.into_iter().filter(|component| *component != but) {
+            if let Err(found) = facts.component(component).settled() {
+                let text = format!("not while {component} of this node is unwell: {found}");
+                return Err(
+                    Error::new(Code::PlaneWaiting, text).advise(advice(Step::AwaitControlPlane))
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// The other controllers' pod of a component is ready: what a change has broken there is not
+    /// broken here too. Without a super-user it cannot be seen.
+    async fn others_have(&mut self, component: Component) -> Result<()> {
+        let Ok(kube) = self.as_super_user().await else {
+            return Ok(());
+        };
+        let selector = format!("{}={}", render::COMPONENT_LABEL, component.name());
+        let pods = kube.list("/api/v1/namespaces/kube-system/pods", Some(&selector)).await?;
+        let own = self.node.identity()?.private_ip;
+        for member in self.etcd.members.iter().filter(|member| Some(member.address) != own) {
+            let address = member.address.to_string();
+            let there = |pod: &&Value| pod["status"]["hostIP"] == address.as_str();
+            if !pods.iter().filter(there).any(is_ready) {
+                let text = format!("not while {component} of {} is not ready", member.name);
+                return Err(Error::new(Code::PlaneWaiting, text)
+                    .advise("see `nodeagent status` there; this one goes on by itself then"));
+            }
+        }
+        Ok(())
+    }
+
+    async fn until_component(&mut self, component: Component) -> Result<()> {
+        while self.look().await?.component(component).settled().is_err() {
             self.node.clock.sleep(PAUSE).await;
         }
-        while !former.is_empty() && self.look().await?.component(component).settled().is_err() {
+        Ok(())
+    }
+
+    /// Until nothing runs any more by a former manifest: the old API server answers on until the
+    /// kubelet has ended it.
+    pub(super) async fn until_replaced(&self, former: &[Process]) -> Result<()> {
+        let proc = outdated::proc(self.node);
+        while former.iter().any(|process| processes::is_alive(&proc, process)) {
             self.node.clock.sleep(PAUSE).await;
         }
         Ok(())

@@ -10,9 +10,16 @@ use crate::bootstrap::inputs::Inputs;
 use crate::bootstrap::journal::Mode;
 use crate::bootstrap::{self, Progress, Report};
 use crate::duty::session;
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
+use crate::host::lock;
 use crate::node::Node;
 use crate::render as rendered;
+use crate::status::{self, Status};
+
+/// How long the agent may take to read its configuration again: effects under way end first.
+const AGREEMENT: Duration = Duration::from_secs(20);
+
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// What a person asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,10 +41,41 @@ pub(super) async fn run(node: &Node, wanted: Wanted) -> Result<String> {
         Wanted::Recovery => Mode::Recover,
     };
     agent::make_directories(&node.root)?;
+    agree(node).await?;
     let begun = node.clock.monotonic();
     let report = bootstrap::run(node, mode, &mut |progress| tell(progress)).await?;
     let took = node.clock.monotonic().saturating_sub(begun);
     Ok(summary(&report, took))
+}
+
+/// The running agent goes by the same configuration and program, or it would put back what this
+/// run changes. It is told to read the configuration again; a new program it cannot take up.
+async fn agree(node: &Node) -> Result<()> {
+    let begun = node.clock.monotonic();
+    let mut told = false;
+    loop {
+        let Some(seen) = status::load(&node.root, node.clock.now()).ok().filter(is_alive) else {
+            return Ok(());
+        };
+        let version = env!("CARGO_PKG_VERSION");
+        if seen.agent.configuration == node.config.digest && seen.agent.version == version {
+            return Ok(());
+        }
+        if !told && !lock::wake_holder(&node.root.path(super::LOCK.as_ref())) {
+            return Ok(());
+        }
+        told = true;
+        if node.clock.monotonic().saturating_sub(begun) > AGREEMENT {
+            let text = "the running agent goes by another configuration or version";
+            return Err(Error::new(Code::Locked, text)
+                .advise("systemctl restart nodeagent; see why: journalctl -u nodeagent -n 20"));
+        }
+        node.clock.sleep(PAUSE).await;
+    }
+}
+
+fn is_alive(status: &Status) -> bool {
+    !status.problems.iter().any(|problem| problem.code == Code::AgentSilent)
 }
 
 /// A line that cannot be printed stops nothing: the terminal of a bad night may be gone.

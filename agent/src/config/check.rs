@@ -103,6 +103,7 @@ impl<'a> Checker<'a> {
             kubelet: plan.kubelet,
             etcd: plan.etcd,
             control_plane: plan.control_plane,
+            digest: self.layers.digest.clone(),
             warnings: std::mem::take(&mut self.warnings),
         })
     }

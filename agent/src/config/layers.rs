@@ -13,6 +13,7 @@ use toml::de::{DeTable, DeValue};
 use super::Role;
 use super::catalog;
 use super::file::File;
+use crate::backoff;
 use crate::host::files::Root;
 
 /// The directories, lowest first.
@@ -27,6 +28,8 @@ const LIMIT: usize = 1 << 20;
 pub struct Layers {
     /// The merged tables.
     pub file: File,
+    /// Tells one configuration from another.
+    pub digest: String,
     origins: BTreeMap<String, String>,
 }
 
@@ -73,7 +76,8 @@ pub fn read(root: &Root) -> Result<Layers, Vec<String>> {
     for ((name, text), table) in texts.iter().zip(tables) {
         merge.add(name, text, table);
     }
-    merge.finish()
+    let digest = backoff::hash(&texts.iter().map(|(_, text)| text.as_str()).collect::<String>());
+    merge.finish().map(|layers| Layers { digest: format!("{digest:016x}"), ..layers })
 }
 
 fn texts(root: &Root) -> Result<Vec<(String, String)>, Vec<String>> {
@@ -196,7 +200,7 @@ impl Merge {
     fn finish(self) -> Result<Layers, Vec<String>> {
         let Merge { table, origins, mut faults } = self;
         match toml::Value::Table(table).try_into::<File>() {
-            Ok(file) if faults.is_empty() => Ok(Layers { file, origins }),
+            Ok(file) if faults.is_empty() => Ok(Layers { file, digest: String::new(), origins }),
             Ok(_) => Err(faults),
             Err(error) => {
                 faults.push(error.message().to_string());

@@ -17,6 +17,7 @@ use super::certs::store::Generation;
 use super::facts::{CertFact, Held};
 use super::records::{ActRecord, ConsumerRecord};
 use super::{Due, DutyId, Facts, Hold, Records, Why, certs};
+use crate::bootstrap;
 use crate::config::plane::Component;
 use crate::config::{Act, CertSpec, Config, ConsumerSpec};
 use crate::error::{Code, Context, Error, Result};
@@ -298,12 +299,18 @@ impl Case<'_> {
     async fn look(&self, changed: &[&CertSpec], state: &UnitState) -> Result<Acted> {
         match self.watch(LOOK_LIMIT, LOOK_LIMIT).await {
             Sight::Ours(serial) => Ok(self.looked(serial, changed)),
-            Sight::Other(serial) if self.spec.unit.is_some() => {
+            Sight::Other(serial) if self.spec.unit.is_some() && !self.is_etcd() => {
                 Ok(self.intend(Some(serial), state))
             }
             Sight::Other(serial) => Err(self.not_served(&serial)),
             Sight::Silent(error) => Err(self.silent(&error)),
         }
+    }
+
+    /// A member of a control plane's etcd is restarted by a bootstrap alone, under the lock.
+    fn is_etcd(&self) -> bool {
+        let unit = self.spec.unit.as_deref();
+        self.node.config.control_plane.is_some() && unit == Some(bootstrap::facts::ETCD_UNIT)
     }
 
     fn intend(&self, before: Option<String>, state: &UnitState) -> Acted {

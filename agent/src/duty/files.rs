@@ -35,7 +35,7 @@ pub fn examine(node: &Node) -> Option<Result<FilesFact>> {
         }
         let unnoted = node.config.etcd.as_ref().is_some_and(|etcd| {
             let has_data = crate::bootstrap::facts::has_data(&node.root, &etcd.data_dir);
-            has_data && !membership::is_formed(&node.root)
+            has_data.unwrap_or(false) && !membership::is_formed(&node.root)
         });
         Ok(FilesFact { stale, unnoted })
     };
