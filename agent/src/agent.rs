@@ -6,6 +6,7 @@
 //! record, and the record's backoff is part of the next decision: nothing here retries.
 
 mod outcome;
+mod plane;
 mod signals;
 
 use std::collections::BTreeSet;
@@ -13,43 +14,24 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
-use crate::bootstrap;
 use crate::config::Config;
 use crate::duty::session::First;
-use crate::duty::{
-    self, Done, Due, Duty, DutyId, Facts, Records, Why, certs, control_plane, session,
-};
+use crate::duty::{self, Done, Due, Duty, DutyId, Facts, Records, Why, certs, session};
 use crate::error::{Code, Error, Result};
 use crate::host::files::Root;
 use crate::host::notify::Notifier;
 use crate::node::Node;
 use crate::status::{self, Status, text};
+use plane::PlaneWatch;
 pub use signals::Signals;
 
 /// The loop looks at least this often: the wall clock may step, and files may be torn by others.
 /// `status` takes an agent for dead that has not looked for twice as long.
 pub const INTERVAL: Duration = Duration::from_secs(30);
-
-/// A node with a control plane looks as often as this: a lost one is noticed within it.
-pub const PLANE_INTERVAL: Duration = Duration::from_secs(5);
-
-/// While it is on its way up there is more to see: what is waited for is acted on at once.
-const RISING_INTERVAL: Duration = Duration::from_millis(250);
-
-/// What has not come up within this waits for something that does not end in a moment.
-const RISING: SignedDuration = SignedDuration::from_secs(60);
-
-/// While it stays down.
-const DOWN_INTERVAL: Duration = Duration::from_secs(1);
-
-/// How often the loop looks at least.
-pub fn interval(config: &Config) -> Duration {
-    if config.control_plane.is_some() { PLANE_INTERVAL } else { INTERVAL }
-}
 
 /// After SIGTERM effects may end within this; a publication takes 0.2 s.
 const GRACE: Duration = Duration::from_secs(10);
@@ -123,8 +105,7 @@ pub struct Agent {
     counted: BTreeSet<DutyId>,
     /// What was wrong with the agent's own files, for `status`.
     own: Option<Error>,
-    /// Since when the control plane has not been whole.
-    down_since: Option<Timestamp>,
+    plane: PlaneWatch,
     started: Timestamp,
 }
 
@@ -152,25 +133,28 @@ impl Agent {
         }
         let (in_flight, counted) = (BTreeSet::new(), BTreeSet::new());
         let saved = own.is_none().then(|| records.essence());
-        Agent { node, records, in_flight, saved, counted, own, down_since: None, started }
+        Agent {
+            node,
+            records,
+            in_flight,
+            saved,
+            counted,
+            own,
+            plane: PlaneWatch::default(),
+            started,
+        }
     }
 
     /// Takes a look and decides.
     pub async fn look(&mut self) -> (Facts, Decision) {
         let mut facts = Facts::gather(&self.node, &self.records).await;
-        facts.plane = bootstrap::facts::gather(&self.node).await;
+        self.plane.look(&self.node, &mut facts).await;
         let now = self.node.clock.now();
-        self.down_since = self.down_since(&facts).map(|since| since.unwrap_or(now));
-        facts.plane_down_since = self.down_since;
+        if self.plane.is_whole(&facts) {
+            self.records.recovered(&DutyId::ControlPlane);
+        }
         let decision = decide(&self.node.config, &facts, &self.records, &self.in_flight, now);
         (facts, decision)
-    }
-
-    /// Since when the control plane is not whole; `Some(None)` where that is new.
-    fn down_since(&self, facts: &Facts) -> Option<Option<Timestamp>> {
-        let plane = self.node.config.control_plane.as_ref()?;
-        let seen = facts.plane.as_ref()?;
-        control_plane::is_down(plane, seen).then_some(self.down_since)
     }
 
     /// Notes that an effect begins. An issue is counted before it is asked for; where that cannot
@@ -271,7 +255,7 @@ impl Agent {
     /// What `status` shows.
     pub fn status(&self, facts: &Facts) -> Status {
         let now = self.node.clock.now();
-        let agent = status::AgentPart::new(self.started, now, interval(&self.node.config));
+        let agent = status::AgentPart::new(self.started, now, plane::interval(&self.node.config));
         status::collect(&self.node.config, facts, &self.records, agent, self.own.as_ref())
     }
 
@@ -362,12 +346,7 @@ fn settle(
 /// half of systemd's watchdog time.
 fn pause(agent: &Agent, notifier: &Notifier, next: Option<Timestamp>) -> Duration {
     let node = &agent.node;
-    let usual = interval(&node.config);
-    let interval = match agent.down_since {
-        None => usual,
-        Some(since) if node.clock.now().duration_since(since) < RISING => RISING_INTERVAL,
-        Some(_) => DOWN_INTERVAL,
-    };
+    let interval = agent.plane.interval(node);
     let longest = notifier.watchdog_interval().map_or(interval, |half| half.min(interval));
     let due = next.map(|next| node.clock.now().duration_until(next));
     let due = due.map(|due| Duration::try_from(due).unwrap_or(Duration::ZERO));

@@ -11,6 +11,7 @@ pub mod clients;
 pub mod facts;
 pub mod inputs;
 pub mod journal;
+mod leases;
 pub mod lock;
 pub mod manifests;
 pub mod membership;
@@ -25,7 +26,9 @@ pub mod super_user;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::config::CertSpec;
 use crate::config::plane::{ControlPlane, Etcd, Style};
+use crate::duty::certs;
 use crate::error::{Code, Context, Error, Result};
 use crate::host::lock::Lock;
 use crate::node::Node;
@@ -33,6 +36,7 @@ use crate::render;
 use assets::Set;
 use facts::PlaneFacts;
 use journal::{Event, Journal, Mode};
+use leases::Leases;
 use lock::{Attempt, Held};
 use step::Step;
 use super_user::SuperUser;
@@ -48,6 +52,9 @@ const LOCK_PAUSE: Duration = Duration::from_secs(1);
 
 /// Another controller's run may take as long as its steps; then something is wrong with it.
 const LOCK_LIMIT: Duration = Duration::from_secs(1200);
+
+/// All certificates of a fresh controller are there within seconds of the first log-in.
+const CERTIFICATES: Duration = Duration::from_secs(120);
 
 /// A step that is done and is still not true is done again this often.
 const REPEATS: u32 = 3;
@@ -90,6 +97,11 @@ struct Run<'a> {
     tell: Tell<'a>,
     report: Report,
     super_user: Option<SuperUser>,
+    /// When Vault had none for this run, and why.
+    no_super_user: Option<(Duration, Code, String)>,
+    leases: Leases,
+    /// The digest of the assets, read once in a run.
+    assets: Option<String>,
     /// What Vault says of the shared secrets, once it was asked.
     shared_changed: Option<String>,
 }
@@ -99,11 +111,23 @@ pub async fn run(node: &Node, mode: Mode, tell: Tell<'_>) -> Result<Report> {
     let (plane, etcd) = facts::told(node)?;
     let _only = alone(node, tell).await?;
     let journal = Journal::load(&node.root)?;
+    journal.compact(&node.root, node.clock.now())?;
     let report = Report::default();
-    let mut run =
-        Run { node, plane, etcd, journal, tell, report, super_user: None, shared_changed: None };
+    let mut run = Run {
+        node,
+        plane,
+        etcd,
+        journal,
+        tell,
+        report,
+        super_user: None,
+        no_super_user: None,
+        leases: Leases::default(),
+        assets: None,
+        shared_changed: None,
+    };
     run.check()?;
-    if mode == Mode::Recover || run.journal.epoch == 0 {
+    if mode == Mode::Recover || run.journal.style != Some(plane.style) {
         let style = plane.style;
         run.note_event(Event::Opened { mode, style })?;
     }
@@ -140,6 +164,7 @@ impl Run<'_> {
         refuse_style(&self.journal, self.plane.style)?;
         membership::check(&self.node.root, &self.etcd.data_dir)?;
         let set = asset_set(self.node, self.plane)?;
+        self.assets = Some(set.digest.clone());
         let faults = set.faults.iter().map(|fault| format!("{}: {}", fault.source, fault.reason));
         let faults: Vec<String> = faults.collect();
         // On a cluster that lives a broken document holds back nothing else.
@@ -152,6 +177,7 @@ impl Run<'_> {
     }
 
     async fn steps(&mut self, held: &mut Option<Held>) -> Result<()> {
+        self.await_certificates().await?;
         self.compare_secrets().await;
         let mut last = None;
         let mut repeats = 0;
@@ -204,15 +230,39 @@ impl Run<'_> {
 
     /// Looks at this node; what only the API can tell is asked for where this run may.
     async fn look(&mut self) -> Result<PlaneFacts> {
-        let gathered = facts::gather(self.node).await;
+        let gathered = facts::gather(self.node, self.assets.clone()).await;
         let mut facts = gathered.ok_or_else(|| Error::new(Code::Bug, "no control plane"))?;
         if facts.shared_missing.is_none() {
             facts.shared_missing.clone_from(&self.shared_changed);
         }
-        if self.plane.style == Style::SelfHosted && !facts.temporary.is_empty() {
-            facts.successors = self.successors().await;
+        let next = step::next(self.plane.style, &facts, &self.journal);
+        if next == Some(Step::AwaitSuccessors) {
+            facts.successors = Some(self.successors(&facts).await);
         }
         Ok(facts)
+    }
+
+    /// A person may be quicker than the agent, which gets the certificates.
+    async fn await_certificates(&mut self) -> Result<()> {
+        let begun = self.node.clock.monotonic();
+        let mut told = false;
+        loop {
+            let absent =
+                |spec: &&CertSpec| certs::examine(self.node, spec, None, &[]).held().is_none();
+            let Some(missing) = clients::needed(&self.node.config).find(absent) else {
+                return Ok(());
+            };
+            let text = format!("there is no certificate {} yet", missing.name);
+            let waited = self.node.clock.monotonic().saturating_sub(begun);
+            if waited >= CERTIFICATES {
+                return Err(Error::new(Code::CertificateBad, text)
+                    .advise("the agent gets it: see `nodeagent status` and whether it runs"));
+            }
+            if !std::mem::replace(&mut told, true) {
+                (self.tell)(&Progress::Note(format!("waiting: {text}")));
+            }
+            self.node.clock.sleep(PAUSE).await;
+        }
     }
 
     /// Vault may have newer keys than this node; where it cannot be asked, these have to do.
@@ -231,12 +281,10 @@ impl Run<'_> {
         let begun = self.node.clock.monotonic();
         let mut told = None;
         loop {
-            let etcd = clients::etcd(self.node, facts::LOOK)?;
-            let (cluster, term) = (&self.node.config.cluster, self.plane.lock_lease);
-            let taken = lock::take(etcd, &*self.node.clock, cluster, &instance, term).await;
-            let holder = match taken.during("taking the cluster's lock")? {
-                Attempt::Taken(held) => return Ok(held),
-                Attempt::HeldBy(holder) => holder,
+            let holder = match self.attempt_lock(&instance).await {
+                Ok(Attempt::Taken(held)) => return Ok(held),
+                Ok(Attempt::HeldBy(holder)) => holder,
+                Err(error) => return Err(error.during("taking the cluster's lock")),
             };
             let text = format!("{} holds the lock since {}", holder.instance, holder.since);
             let waited = self.node.clock.monotonic().saturating_sub(begun);
@@ -250,6 +298,17 @@ impl Run<'_> {
             }
             self.node.clock.sleep(LOCK_PAUSE).await;
         }
+    }
+
+    /// Who waits only looks: a lease and a transaction each second are no way to treat an etcd
+    /// that may be slow.
+    async fn attempt_lock(&self, instance: &str) -> Result<Attempt> {
+        let etcd = clients::etcd(self.node, facts::LOOK)?;
+        let (cluster, term) = (&self.node.config.cluster, self.plane.lock_lease);
+        if let Some(holder) = lock::holder(&etcd, cluster).await? {
+            return Ok(Attempt::HeldBy(holder));
+        }
+        lock::take(etcd, &*self.node.clock, cluster, instance, term).await
     }
 
     fn remark(&mut self, texts: Vec<String>) {
@@ -276,7 +335,8 @@ impl Run<'_> {
 
 /// A living cluster does not change its style: what is there would be in the way.
 fn refuse_style(journal: &Journal, wanted: Style) -> Result<()> {
-    match journal.style {
+    // What never came so far as to be served may still be raised otherwise.
+    match journal.style.filter(|_| journal.assets.is_some()) {
         Some(raised) if raised != wanted => {
             let text =
                 format!("the control plane was raised as {raised}, and is to be {wanted} now");
@@ -302,7 +362,7 @@ pub async fn preview(node: &Node) -> Result<Vec<Planned>> {
     let journal = Journal::load(&node.root)?;
     refuse_style(&journal, plane.style)?;
     membership::check(&node.root, &etcd.data_dir)?;
-    let facts = facts::gather(node).await;
+    let facts = facts::gather(node, assets_digest(node)).await;
     let mut facts = facts.ok_or_else(|| Error::new(Code::Bug, "no control plane"))?;
     if facts.shared_missing.is_none() {
         facts.shared_missing = secrets::changed(node, plane).await.ok().flatten();
@@ -327,7 +387,8 @@ pub fn asset_set(node: &Node, plane: &ControlPlane) -> Result<Set> {
     Ok(assets::read(&node.root, plane.assets.as_deref(), builtin))
 }
 
-/// The digest of the assets, where they can be read.
-fn assets_digest(node: &Node, plane: &ControlPlane) -> Option<String> {
+/// The digest of the assets, where there are any and they can be read.
+pub fn assets_digest(node: &Node) -> Option<String> {
+    let plane = node.config.control_plane.as_ref()?;
     asset_set(node, plane).ok().map(|set| set.digest)
 }

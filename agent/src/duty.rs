@@ -156,7 +156,7 @@ impl Duty<'_> {
             // A dozen small files on a slow disk.
             Duty::Files => Duration::from_secs(30),
             // The steps have limits of their own; this is more than all of them.
-            Duty::ControlPlane(_) => Duration::from_secs(3600),
+            Duty::ControlPlane(_) => Duration::from_secs(7200),
         }
     }
 }

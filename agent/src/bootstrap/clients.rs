@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::config::plane::{Component, Member};
+use crate::config::{CertSpec, Config};
 use crate::duty::certs::publish::{self, Published};
 use crate::duty::certs::{self};
 use crate::error::{Code, Context, Error, Result};
@@ -100,6 +101,16 @@ fn bundle(node: &Node, authority: &str) -> Result<Vec<u8>> {
             .advise("give its mount and ca")
     })?;
     node.root.read(&known.ca, certs::leaf::BUNDLE_LIMIT)
+}
+
+/// The certificates that a control plane cannot begin without: a pod whose keys are not there yet
+/// is tried again by the kubelet after minutes.
+pub fn needed(config: &Config) -> impl Iterator<Item = &CertSpec> {
+    let consumers = Component::ALL.map(Component::name);
+    config
+        .certificates
+        .iter()
+        .filter(move |spec| consumers.contains(&spec.consumer.as_str()) || spec.name == ETCD_CLIENT)
 }
 
 /// The pair of a certificate that is published on this node.

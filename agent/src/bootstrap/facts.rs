@@ -35,8 +35,6 @@ pub const ETCD_UNIT: &str = "etcd-member.service";
 pub struct PlaneFacts {
     /// The local member of etcd.
     pub etcd: Answer,
-    /// The serial of the certificate that the local member of etcd serves.
-    pub etcd_served: Option<String>,
     /// Whether the data of an etcd member are on this node.
     pub etcd_data: bool,
     /// What of the shared secrets is not on this node; nothing if all is.
@@ -125,20 +123,16 @@ impl PlaneFacts {
     }
 }
 
-/// Takes one look; nothing where the node has no control plane.
-pub async fn gather(node: &Node) -> Option<PlaneFacts> {
+/// Takes one look; nothing where the node has no control plane. The digest of the assets is given:
+/// to read all of them is too much for every look.
+pub async fn gather(node: &Node, assets: Option<String>) -> Option<PlaneFacts> {
     let (plane, etcd) = node.config.control_plane.as_ref().zip(node.config.etcd.as_ref())?;
-    let (member, served, holder, components) = tokio::join!(
-        member(node, etcd),
-        tls::served(clients::ETCD, None, LOOK),
-        holder(node),
-        components(node)
-    );
+    let (member, holder, components) =
+        tokio::join!(member(node, etcd), holder(node), components(node));
     let data = has_data(&node.root, &etcd.data_dir).unwrap_or(true);
     let placed = manifests::look(node, plane);
     Some(PlaneFacts {
         etcd: member,
-        etcd_served: served.ok().map(|served| served.serial),
         etcd_data: data,
         shared_missing: secrets::missing(&node.root),
         manifests: placed.manifests,
@@ -147,7 +141,7 @@ pub async fn gather(node: &Node) -> Option<PlaneFacts> {
         successors: None,
         components,
         outdated: outdated::running(node),
-        assets: super::assets_digest(node, plane),
+        assets,
         apiserver_runs: outdated::runs(node, Component::Apiserver),
         holder,
         journal: Journal::load(&node.root).unwrap_or_default(),

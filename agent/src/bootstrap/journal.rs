@@ -151,7 +151,6 @@ impl Journal {
     pub fn note(&mut self, root: &Root, now: Timestamp, event: Event) -> Result<()> {
         if matches!(event, Event::Opened { .. }) {
             self.epoch += 1;
-            self.compact(root, now)?;
         }
         let entry = Entry { at: now, epoch: self.epoch, event };
         root.append(Path::new(PATH), &line(&entry)?, 0o600)?;
@@ -159,8 +158,8 @@ impl Journal {
         Ok(())
     }
 
-    /// A journal that has grown too long is begun anew with what it knows.
-    fn compact(&self, root: &Root, now: Timestamp) -> Result<()> {
+    /// A journal that has grown too long is begun anew with what it knows; each run begins so.
+    pub fn compact(&self, root: &Root, now: Timestamp) -> Result<()> {
         let size = root.stat(Path::new(PATH))?.map_or(0, |stat| stat.size);
         if size < COMPACT as u64 {
             return Ok(());
@@ -170,11 +169,18 @@ impl Journal {
             text.extend(line(&Entry { at, epoch: self.epoch, event })?);
             Ok(())
         };
-        if let Some(style) = self.style {
-            keep(now, Event::Opened { mode: Mode::Raise, style })?;
+        let applied = |digest: &String| Event::AssetsApplied { digest: digest.clone() };
+        if let Some((digest, at)) = self.assets.as_ref().filter(|_| self.assets_now.is_none()) {
+            keep(*at, applied(digest))?;
         }
-        if let Some((digest, at)) = &self.assets {
-            keep(*at, Event::AssetsApplied { digest: digest.clone() })?;
+        if let (Some(style), Some(mode)) = (self.style, self.mode) {
+            keep(now, Event::Opened { mode, style })?;
+        }
+        if let (Some(_), Some((digest, at))) = (&self.assets_now, &self.assets) {
+            keep(*at, applied(digest))?;
+        }
+        if self.completed {
+            keep(now, Event::Completed)?;
         }
         root.write_atomic(Path::new(PATH), &text, 0o600, None)
     }
@@ -272,9 +278,19 @@ mod tests {
         let mut long = std::fs::read(&file).expect("it is there");
         long.extend(blank);
         std::fs::write(&file, long).expect("long");
-        journal.note(&root, at(2), opened(Mode::Recover)).expect("noted");
+        journal.note(&root, at(2), Event::Completed).expect("noted");
+        journal.compact(&root, at(3)).expect("begun anew");
         assert!(std::fs::metadata(&file).expect("it is there").len() < 1000);
         let again = Journal::load(&root).expect("it reads");
-        assert_eq!((again.epoch, again.assets), (2, Some(("d".into(), at(1)))));
+        assert_eq!(Journal { since: journal.since, ..again }, journal);
+        // In a new epoch the assets of the one before are known, and not relied on.
+        journal.note(&root, at(4), opened(Mode::Recover)).expect("noted");
+        let mut long = std::fs::read(&file).expect("it is there");
+        long.extend(vec![b'\n'; COMPACT]);
+        std::fs::write(&file, long).expect("long");
+        journal.compact(&root, at(5)).expect("begun anew");
+        let again = Journal::load(&root).expect("it reads");
+        assert_eq!((again.epoch, again.completed, &again.assets_now), (2, false, &None));
+        assert_eq!(again.assets, Some(("d".into(), at(1))));
     }
 }

@@ -115,6 +115,12 @@ fn temporary(node: &Node, plane: &ControlPlane) -> Vec<String> {
     found
 }
 
+/// Whether a component runs that is no temporary one.
+pub fn final_runs(node: &Node, component: Component) -> bool {
+    let temporary = temporary_processes(node, component);
+    outdated::ours(node, component.name()).iter().any(|process| !temporary.contains(process))
+}
+
 /// The processes of a temporary pod: its command line says so.
 fn temporary_processes(node: &Node, component: Component) -> Vec<Process> {
     let proc = outdated::proc(node);

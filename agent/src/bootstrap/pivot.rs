@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use super::perform::{LEASE, advice, is_ready};
+use super::facts::PlaneFacts;
+use super::leases::LEASE;
+use super::perform::{advice, is_away, is_ready};
 use super::step::Step;
 use super::{PAUSE, Run, manifests};
 use crate::config::plane::Component;
@@ -14,12 +16,38 @@ use crate::render;
 const PROVED: Duration = Duration::from_secs(3);
 
 impl Run<'_> {
-    /// What of the final components is missing, of a self-hosted control plane.
-    pub(super) async fn successors(&mut self) -> Option<Vec<String>> {
-        let kube = self.as_super_user().await.ok()?;
-        let node = self.node.identity().ok()?.instance_id;
+    /// What of the final components of this node is missing. What runs here is seen here; that
+    /// the pods are Ready only the API tells, whose word may be as old as the last boot.
+    pub(super) async fn successors(&mut self, facts: &PlaneFacts) -> Vec<String> {
+        let mut missing = Vec::new();
+        for component in [Component::ControllerManager, Component::Scheduler] {
+            if let Err(text) = facts.component(component).settled() {
+                missing.push(format!("{component} of the DaemonSet: {text}"));
+            }
+        }
+        if !manifests::final_runs(self.node, Component::Apiserver) {
+            missing.push("the API server of the DaemonSet does not run".into());
+        }
+        if missing.is_empty() {
+            missing = self.unready().await.unwrap_or_else(|error| match is_away(&error) {
+                true => Vec::new(),
+                false => vec![format!("{error:#}")],
+            });
+        }
+        missing
+    }
+
+    async fn unready(&mut self) -> Result<Vec<String>> {
+        let kube = self.as_super_user().await?;
+        let node = self.node.identity()?.instance_id;
         let selector = format!("{}=daemon-set", render::PLACE_LABEL);
-        let pods = kube.list("/api/v1/namespaces/kube-system/pods", Some(&selector)).await.ok()?;
+        let pods = kube.list("/api/v1/namespaces/kube-system/pods", Some(&selector)).await;
+        let pods = match pods {
+            Err(error) if error.kind() == Kind::Unavailable => {
+                return Ok(vec![format!("the pods cannot be listed: {error:#}")]);
+            }
+            pods => pods?,
+        };
         let ready = |component: &Component| {
             pods.iter().any(|pod| {
                 pod["spec"]["nodeName"] == node.as_str()
@@ -28,9 +56,7 @@ impl Run<'_> {
             })
         };
         let missing = Component::ALL.iter().filter(|component| !ready(component));
-        Some(
-            missing.map(|component| format!("{component} of the DaemonSet is not ready")).collect(),
-        )
+        Ok(missing.map(|each| format!("{each} of the DaemonSet is not ready")).collect())
     }
 
     /// First the controllers go, whose successors then win their leases; the API server goes last,
@@ -39,7 +65,8 @@ impl Run<'_> {
         for component in [Component::ControllerManager, Component::Scheduler] {
             manifests::remove_temporary(self.node, self.plane, component).await?;
         }
-        let led = tokio::time::timeout(LEASE * 4, self.until_led(PROVED)).await;
+        let gone = self.node.clock.monotonic();
+        let led = tokio::time::timeout(LEASE * 4, self.until_led(gone)).await;
         if !matches!(led, Ok(Ok(()))) {
             manifests::place(self.node, self.plane)?;
             let found = match led {
@@ -53,18 +80,25 @@ impl Run<'_> {
         manifests::remove_temporary(self.node, self.plane, Component::Apiserver).await
     }
 
-    /// Until both leases have been held for a time.
-    async fn until_led(&mut self, proved: Duration) -> Result<()> {
+    /// Until both leases were renewed since an instant, and for a time. Where Vault has no
+    /// super-user for this run, the successors' own health has to do.
+    async fn until_led(&mut self, after: Duration) -> Result<()> {
         let mut since = None;
         loop {
             let now = self.node.clock.monotonic();
-            since = match self.unled().await {
+            since = match self.unled(after).await {
                 Ok(None) => since.or(Some(now)),
                 Ok(Some(_)) => None,
-                Err(error) if error.kind() == Kind::Unavailable => None,
+                Err(error) if error.kind() == Kind::Unavailable && self.super_user.is_some() => {
+                    None
+                }
+                Err(error) if is_away(&error) => {
+                    self.note(format!("leases were not looked at: {error:#}"));
+                    return Ok(());
+                }
                 Err(error) => return Err(error),
             };
-            if since.is_some_and(|since| now.saturating_sub(since) >= proved) {
+            if since.is_some_and(|since| now.saturating_sub(since) >= PROVED) {
                 return Ok(());
             }
             self.node.clock.sleep(PAUSE).await;

@@ -77,7 +77,9 @@ pub async fn establish(node: &Node, plane: &ControlPlane) -> Result<()> {
             create(node, plane).await?
         }
     };
-    let files = render::shared(&shared)?;
+    let mut files = render::shared(&shared)?;
+    // What verifies and decrypts comes before what signs: a kill in between harms nobody.
+    files.sort_by_key(|file| file.path.ends_with(FILES[0]));
     agree(&node.root, &shared)?;
     for file in &files {
         let name = file.path.strip_prefix(render::DIRECTORY).unwrap_or(&file.path);

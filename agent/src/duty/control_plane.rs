@@ -9,7 +9,7 @@ use crate::bootstrap::journal::Mode;
 use crate::bootstrap::step::{self, Step};
 use crate::bootstrap::{self, Report, clients};
 use crate::config::Config;
-use crate::config::plane::{Component, ControlPlane};
+use crate::config::plane::ControlPlane;
 use crate::error::Result;
 use crate::node::Node;
 
@@ -53,11 +53,7 @@ fn after(patience: SignedDuration, facts: &Facts, now: Timestamp) -> Due {
 
 /// What has to be there before a run can get anywhere.
 fn not_yet(config: &Config, facts: &Facts) -> Option<Hold> {
-    let consumers = Component::ALL.map(Component::name);
-    let needed = config.certificates.iter().filter(|spec| {
-        consumers.contains(&spec.consumer.as_str()) || spec.name == clients::ETCD_CLIENT
-    });
-    for spec in needed {
+    for spec in clients::needed(config) {
         if facts.certificates.get(&spec.name).and_then(super::facts::CertFact::held).is_none() {
             return Some(Hold::Duty(DutyId::Cert(spec.name.clone())));
         }

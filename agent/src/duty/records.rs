@@ -277,7 +277,12 @@ impl Records {
         // What flaps between two ways of being away is away all the same: the wait grows on.
         let alike = |failure: &&Failure| is_away(failure.code.kind()) == is_away(error.kind());
         let count = before.as_ref().filter(alike).map_or(1, |same| same.count.saturating_add(1));
-        let wait = backoff::delay(error.kind(), count, error.wait(), seed ^ salt(id));
+        // A control plane that is down is tried again within minutes, whoever said no.
+        let kind = match id {
+            DutyId::ControlPlane => Kind::Unavailable,
+            _ => error.kind(),
+        };
+        let wait = backoff::delay(kind, count, error.wait(), seed ^ salt(id));
         duty.not_before = Some(after(now, wait));
         duty.tried = Some(now);
         if let DutyId::Act(name) = id
@@ -296,10 +301,23 @@ impl Records {
         changed
     }
 
+    /// A duty whose end was reached in another way, by a person or by itself, fails no more; what
+    /// was wrong beside its success stays told.
+    pub fn recovered(&mut self, id: &DutyId) {
+        if let Some(duty) = self.duties.get_mut(id)
+            && duty.failure.as_ref().is_some_and(|f| !STAYS_TOLD.contains(&f.code))
+        {
+            (duty.failure, duty.not_before) = (None, None);
+        }
+    }
+
     /// Lets every duty try at once; how often it has failed stays known.
     pub fn forget_backoff(&mut self) {
         for duty in self.duties.values_mut() {
             duty.not_before = None;
+        }
+        if let Some(plane) = self.duties.get_mut(&DutyId::ControlPlane) {
+            plane.failure = None;
         }
     }
 
@@ -319,6 +337,10 @@ impl Records {
         }
     }
 }
+
+/// What does not end with the next look: it is told until a run has gone without it, or a person
+/// has reloaded the agent.
+const STAYS_TOLD: [Code; 2] = [Code::AssetsBad, Code::SharedSecrets];
 
 fn is_away(kind: Kind) -> bool {
     matches!(kind, Kind::Unavailable | Kind::Sealed | Kind::Unauthenticated)

@@ -35,10 +35,15 @@ pub(super) fn command(
     let mut gates: Vec<String> = over.remove("feature-gates").into_iter().collect();
     let mut words = vec![component.name().to_owned()];
     for flag in ours {
-        let value = over.remove(flag.name).unwrap_or(flag.value);
+        let given = over.remove(flag.name);
+        // The mark of a temporary process is not for others to set.
+        let marks = place == Some(Place::Temporary) && flag.name == tables::MARK_FLAG;
+        let value = given.filter(|_| !marks).unwrap_or(flag.value);
         words.push(format!("--{}={value}", flag.name));
     }
-    words.extend(over.iter().map(|(name, value)| format!("--{name}={value}")));
+    let others = over.iter().map(|(name, value)| format!("--{name}={value}"));
+    // Which is its default: without it the process is not taken for a temporary one.
+    words.extend(others.filter(|word| word != tables::temporary_argument(Component::Apiserver)));
     gates.extend(plane.feature_gates.iter().map(|(gate, on)| format!("{gate}={on}")));
     if !gates.is_empty() {
         words.push(format!("--feature-gates={}", gates.join(",")));

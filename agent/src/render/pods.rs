@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::flags;
-use super::tables::health_port;
+use super::tables::{NODE_IP, health_port};
 use super::{
     COMPONENT_LABEL, CONTROLLER_LABEL, Content, DIRECTORY, File, Input, MARK, Manifest,
     PLACE_LABEL, PUBLISHED, Place, document, in_directory,
@@ -129,6 +129,10 @@ fn container(input: &Input<'_>, component: Component, place: Option<Place>) -> R
         // The last lines of a component that died are in its status, where they are looked for.
         "terminationMessagePolicy": "FallbackToLogsOnError",
     });
+    if place.is_none() {
+        let address = json!({ "fieldRef": { "fieldPath": "status.hostIP" } });
+        container["env"] = json!([{ "name": NODE_IP, "valueFrom": address }]);
+    }
     for (kind, probe) in probes(component, health_port(component, place)) {
         container[kind] = probe;
     }

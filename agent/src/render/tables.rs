@@ -9,6 +9,9 @@ use crate::error::{Code, Error, Result};
 /// The node CIDR mask that the controller-manager has by default.
 const NODE_MASK: u8 = 24;
 
+/// The variable in which a DaemonSet's pod finds the address of its node.
+pub(super) const NODE_IP: &str = "NODE_IP";
+
 type Row = (&'static str, String, &'static str);
 
 /// The flags of a component, in the order of the command line. Without a place it is the one of a
@@ -37,6 +40,9 @@ pub(super) fn health_port(component: Component, place: Option<Place>) -> u16 {
     }
 }
 
+/// The flag that marks a temporary API server.
+pub(super) const MARK_FLAG: &str = "shutdown-delay-duration";
+
 /// The argument by which the process of a temporary pod is told from its successor's.
 pub fn temporary_argument(component: Component) -> &'static str {
     match component {
@@ -48,10 +54,10 @@ pub fn temporary_argument(component: Component) -> &'static str {
 }
 
 fn apiserver(input: &Input<'_>, place: Option<Place>) -> Result<Vec<Row>> {
-    let mut rows = apiserver_serving(input)?;
+    let mut rows = apiserver_serving(input, place)?;
     if place == Some(Place::Temporary) {
         rows.push((
-            "shutdown-delay-duration",
+            MARK_FLAG,
             "0s".into(),
             "the default, said here: the agent knows the temporary process by it",
         ));
@@ -69,12 +75,16 @@ fn apiserver(input: &Input<'_>, place: Option<Place>) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-fn apiserver_serving(input: &Input<'_>) -> Result<Vec<Row>> {
+fn apiserver_serving(input: &Input<'_>, place: Option<Place>) -> Result<Vec<Row>> {
     let own = |file| input.published("kube-apiserver", "kube-apiserver", file);
     Ok(vec![
         (
             "advertise-address",
-            input.address()?.to_string(),
+            match place {
+                Some(_) => input.address()?.to_string(),
+                // One DaemonSet for all controllers, whoever applies it.
+                None => format!("$({NODE_IP})"),
+            },
             "the endpoint of the service `kubernetes`: this node, not the first interface's guess",
         ),
         ("secure-port", API_PORT.to_string(), "where kubeconfigs and load balancers look for it"),

@@ -65,7 +65,7 @@ pub(super) fn collect(
     since: Option<Timestamp>,
 ) -> PlanePart {
     let next = step::next(plane.style, seen, &seen.journal);
-    let mut components = vec![component("etcd", &seen.etcd, seen.etcd_served.clone())];
+    let mut components = vec![component("etcd", &seen.etcd, None)];
     for each in Component::ALL {
         let served = seen.components.get(&each).and_then(|fact| fact.served.clone());
         components.push(component(each.name(), seen.component(each), served));
@@ -113,15 +113,6 @@ pub(super) fn problems(part: &PlanePart, failures: Option<&Failure>) -> Vec<Prob
             text: format!("{step}: {why}"),
             advice: Some(advice.into()),
             since: part.since,
-        });
-    }
-    for path in &part.foreign {
-        problems.push(Problem {
-            code: Code::Foreign,
-            place: place.clone(),
-            text: format!("{path}: nodeagent did not write it, and the kubelet runs it"),
-            advice: Some("move it out of the directory if it is not wanted".into()),
-            since: None,
         });
     }
     problems

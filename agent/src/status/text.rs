@@ -135,6 +135,12 @@ fn plane(text: &mut String, part: &PlanePart, now: Timestamp) {
     if let Some(holder) = &part.holder {
         push(text, &format!("lock      {}, {}", holder.instance, distance(now, holder.since)));
     }
+    if !part.foreign.is_empty() {
+        push(
+            text,
+            &format!("foreign   {}, which nodeagent did not write", part.foreign.join(", ")),
+        );
+    }
     if !part.outdated.is_empty() {
         push(text, &format!("outdated  {}", part.outdated.join(", ")));
     }
