@@ -26,6 +26,12 @@ pub const MANIFEST: &str = "its manifest";
 /// etcd's program, which a unit runs.
 pub const ETCD: &str = "etcd";
 
+/// The kubelet's program, which a unit runs too.
+pub const KUBELET: &str = "kubelet";
+
+/// That unit.
+const KUBELET_UNIT: &str = "kubelet.service";
+
 /// A process that has to be restarted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outdated {
@@ -88,6 +94,22 @@ pub fn mark_replaced(node: &Node, component: Component, former: &[Process]) -> R
     store(node, notes)
 }
 
+/// Notes a kubelet that has met no API server since it started, and what it runs by manifests that
+/// are about to change: it would never let go of them.
+pub fn mark_deaf(node: &Node, former: &[(Component, Vec<Process>)]) -> Result<()> {
+    let mut notes = load(node);
+    for process in ours(node, KUBELET) {
+        add(&mut notes, Outdated { program: KUBELET.into(), process, file: "manifests".into() });
+    }
+    for (component, processes) in former {
+        for process in processes {
+            let (program, file) = (component.name().into(), "its former manifest".into());
+            add(&mut notes, Outdated { program, process: process.clone(), file });
+        }
+    }
+    store(node, notes)
+}
+
 fn add(notes: &mut Vec<Outdated>, note: Outdated) {
     if !notes.contains(&note) {
         notes.push(note);
@@ -131,7 +153,11 @@ pub(super) fn proc(node: &Node) -> std::path::PathBuf {
 
 /// The unit of a program that has one; the others are static pods.
 pub fn unit_of(program: &str) -> Option<&'static str> {
-    (program == ETCD).then_some(ETCD_UNIT)
+    match program {
+        ETCD => Some(ETCD_UNIT),
+        KUBELET => Some(KUBELET_UNIT),
+        _ => None,
+    }
 }
 
 /// The component that a program is.

@@ -149,6 +149,9 @@ impl Run<'_> {
     /// each only while the other controllers are well.
     async fn place_manifests(&mut self) -> Result<()> {
         let pending = manifests::pending(self.node, self.plane)?;
+        if self.is_deaf(&pending).await? {
+            return self.place_unheard(&pending);
+        }
         for Pending { manifest, former } in &pending {
             let component = manifest.component;
             if former.is_empty() {

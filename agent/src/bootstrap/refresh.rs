@@ -5,15 +5,16 @@
 
 use std::time::Duration;
 
-use super::facts::{Answer, ETCD_UNIT, PlaneFacts};
+use super::facts::{self, Answer, PlaneFacts};
+use super::manifests::{self, Pending};
 use super::outdated::{self, Outdated};
 use super::{PAUSE, Run};
 use crate::config::plane::Component;
 use crate::error::{Context, Result};
 use crate::host::processes;
 
-/// The longest that etcd may take to be started again.
-const ETCD_LIMIT: Duration = Duration::from_secs(90);
+/// The longest that etcd, or the kubelet, may take to be started again.
+const UNIT_LIMIT: Duration = Duration::from_secs(90);
 
 /// An API server is back 4 s after it was asked to end, on an idle machine.
 const OTHERS_LIMIT: Duration = Duration::from_secs(20);
@@ -46,6 +47,28 @@ impl Run<'_> {
         }
     }
 
+    /// Until a kubelet has met an API server it ends no static pod ("skipping delete because
+    /// sources aren't ready"), and starts no other of that name: a mistake in a manifest that keeps
+    /// the API server down could not be corrected.
+    pub(super) async fn is_deaf(&mut self, pending: &[Pending]) -> Result<bool> {
+        let replaces = |pending: &Pending| facts::exists(self.node, &pending.manifest.file.path);
+        let unserved = pending.iter().any(replaces)
+            && self.look().await?.component(Component::Apiserver).settled().is_err();
+        Ok(unserved)
+    }
+
+    /// The next step starts the kubelet again, then ends what ran by the former manifests.
+    pub(super) fn place_unheard(&self, pending: &[Pending]) -> Result<()> {
+        let former: Vec<_> = pending
+            .iter()
+            .map(|pending| (pending.manifest.component, pending.former.clone()))
+            .collect();
+        outdated::mark_deaf(self.node, &former)?;
+        pending
+            .iter()
+            .try_for_each(|pending| manifests::write(self.node, self.plane, &pending.manifest))
+    }
+
     /// One of them may be on its way up, from a restart of its own. It is not waited for long: to
     /// get well it may need the lock.
     pub(super) async fn until_others_are_well(&self) -> Result<()> {
@@ -65,8 +88,8 @@ impl Run<'_> {
             // The kubelet is about to end it; ending it first would bring the former one back.
             return self.until_replaced(std::slice::from_ref(&note.process)).await;
         }
-        if outdated::component_of(&note.program).is_none() {
-            self.node.units.restart(ETCD_UNIT, ETCD_LIMIT).await?;
+        if let Some(unit) = outdated::unit_of(&note.program) {
+            self.node.units.restart(unit, UNIT_LIMIT).await?;
         } else {
             let proc = outdated::proc(self.node);
             processes::terminate(&proc, &note.process)?;
@@ -90,7 +113,7 @@ impl Run<'_> {
 fn is_well(facts: &PlaneFacts, note: &Outdated) -> bool {
     match outdated::component_of(&note.program) {
         Some(component) => facts.component(component).settled().is_ok(),
-        None => facts.etcd == Answer::Ready,
+        None => note.program == outdated::ETCD && facts.etcd == Answer::Ready,
     }
 }
 
@@ -100,6 +123,10 @@ fn is_well(facts: &PlaneFacts, note: &Outdated) -> bool {
 /// API server needs it.
 fn next(notes: &[Outdated]) -> Vec<&Outdated> {
     let of = |program: &str| notes.iter().find(|note| note.program == program);
+    // What it has run by a former manifest ends after it: it would start that again.
+    if let Some(kubelet) = of(outdated::KUBELET) {
+        return vec![kubelet];
+    }
     match (of(Component::Apiserver.name()), of(outdated::ETCD)) {
         (Some(server), Some(etcd)) => vec![server, etcd],
         _ => notes.first().into_iter().collect(),
@@ -126,6 +153,10 @@ mod tests {
         let (server, etcd) = (note("kube-apiserver", 2), note("etcd", 3));
         assert_eq!(programs(&[manager.clone(), server.clone()]), ["kube-controller-manager"]);
         assert_eq!(programs(&[etcd.clone(), manager.clone()]), ["etcd"]);
-        assert_eq!(programs(&[etcd, manager, server]), ["kube-apiserver", "etcd"]);
+        assert_eq!(
+            programs(&[etcd.clone(), manager.clone(), server.clone()]),
+            ["kube-apiserver", "etcd"]
+        );
+        assert_eq!(programs(&[etcd, manager, server, note("kubelet", 4)]), ["kubelet"]);
     }
 }
