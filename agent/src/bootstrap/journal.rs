@@ -135,6 +135,10 @@ impl Journal {
             Event::Begun { step } => {
                 (self.step, self.since) = (Some(*step), Some(entry.at));
                 self.completed = false;
+                // The final components are lost, and maybe because their DaemonSets are.
+                if *step == Step::PlaceTemporaryManifests {
+                    self.assets_now = None;
+                }
             }
             Event::Done { .. } | Event::Failed { .. } => {}
             Event::Completed => {
@@ -239,6 +243,18 @@ mod tests {
         assert_eq!((journal.epoch, journal.completed), (2, false));
         assert_eq!(journal.assets_now, None);
         assert_eq!(journal.assets, Some(("d".into(), at(2))));
+    }
+
+    #[test]
+    fn where_temporary_pods_are_placed_again_the_assets_are_looked_at_again() {
+        let (_dir, root) = root();
+        let mut journal = Journal::default();
+        journal.note(&root, at(0), opened(Mode::Raise)).expect("noted");
+        let digest = "d".to_string();
+        journal.note(&root, at(2), Event::AssetsApplied { digest }).expect("noted");
+        let step = Step::PlaceTemporaryManifests;
+        journal.note(&root, at(3), Event::Begun { step }).expect("noted");
+        assert_eq!((journal.assets_now, journal.assets), (None, Some(("d".into(), at(2)))));
     }
 
     #[test]
