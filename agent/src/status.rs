@@ -84,8 +84,8 @@ impl AgentPart {
     /// The part of an agent that looked now.
     pub fn new(started: Timestamp, looked: Timestamp, interval: Duration) -> AgentPart {
         let version = env!("CARGO_PKG_VERSION").to_string();
-        let (configuration, interval_s) = (String::new(), interval.as_secs());
-        AgentPart { version, configuration, started, looked, interval_s }
+        let interval_s = interval.as_secs();
+        Self { version, configuration: String::new(), started, looked, interval_s }
     }
 }
 
@@ -184,8 +184,6 @@ pub fn collect(
 ) -> Status {
     let now = agent.looked;
     let view = View { config, facts, records, now };
-    let certificates: Vec<_> =
-        config.certificates.iter().map(|spec| view.certificate(spec)).collect();
     let problems = view.problems(own);
     let autonomy = view.autonomy();
     let health = match () {
@@ -200,7 +198,7 @@ pub fn collect(
         node: view.node(),
         vault: view.vault(),
         autonomy_s: autonomy,
-        certificates,
+        certificates: config.certificates.iter().map(|spec| view.certificate(spec)).collect(),
         consumers: config.consumers.iter().map(|spec| view.consumer(spec)).collect(),
         control_plane: view.plane(),
         problems,
