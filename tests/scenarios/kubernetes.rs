@@ -3,12 +3,16 @@
 //! Kubernetes is modelled here.
 
 mod boot;
+mod changes;
 mod crash;
+mod faults_api;
+mod faults_etcd;
 mod joins;
 mod lock;
 mod lost;
 mod obstacles;
 mod raise;
+mod recover;
 mod rotation;
 mod self_hosted;
 mod three;

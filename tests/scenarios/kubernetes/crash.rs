@@ -47,6 +47,8 @@ async fn a_bootstrap_killed_before_and_after_every_step_comes_to_the_same_end() 
     finish(&story, RECOVER).await;
     assert_same(&tree(&story), &killed, "nobody killed, everywhere killed");
     story.wait_whole().await;
+    let planted = told(story.plant_super_user(0));
+    assert_eq!(told(story.nodes[0].super_user_material()), planted, "a search that finds");
 }
 
 #[tokio::test]
@@ -88,7 +90,7 @@ async fn told_to_raise(style: Style) -> Option<Story> {
 }
 
 /// Until a run has all that it needs.
-fn wait_for_certificates(story: &Story) {
+pub(super) fn wait_for_certificates(story: &Story) {
     told(story.nodes[0].machine.wait_unit(ETCD, "active", SOON).map_err(text));
     story.wait_status(0, "a session and all certificates", |status| {
         let all = status["certificates"].as_array().cloned().unwrap_or_default();

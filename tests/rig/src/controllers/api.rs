@@ -16,7 +16,7 @@ const ROLE: &str = "rig-story";
 #[derive(Clone)]
 pub struct Identity {
     ca: String,
-    pem: Vec<u8>,
+    pub(super) pem: Vec<u8>,
 }
 
 /// It holds a key.

@@ -5,7 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use x509_parser::pem::Pem;
 
-use super::{Controller, text};
+use super::{Controller, Controllers, text};
 
 /// The group that nothing is refused to.
 const MASTERS: &str = "system:masters";
@@ -14,13 +14,40 @@ const PLACES: &str = "/etc /home /opt /root /run /srv /tmp /usr/local /var /dev/
 /// `-----BEGIN ` in base64, as kubeconfigs embed it.
 const EMBEDDED: &str = "LS0tLS1CRUdJTi";
 
+/// An organization in DER: its identifier, a type of text and the length before the text. The
+/// identifier holds a line feed, so that lines have to end elsewhere.
+const DER: &str = r"\x55\x04\x0a[\x0c\x13]\x0esystem:masters";
+
+impl Controllers {
+    /// Leaves a super-user's certificate in a machine, in each form that is searched for: what finds
+    /// nothing has to be seen to find something. Gives the places, in their order.
+    pub fn plant_super_user(&self, node: usize) -> Result<Vec<String>, String> {
+        let machine = &self.nodes[node].machine;
+        let block = Pem::iter_from_buffer(&self.admin.pem).next().ok_or("no certificate")?;
+        let certificate = block.map_err(text)?.contents;
+        let pem = format!(
+            "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
+            STANDARD.encode(&certificate)
+        );
+        let embedded = format!("client-certificate-data: {}\n", STANDARD.encode(&pem));
+        let planted = [
+            ("/run/planted.conf", embedded.into_bytes()),
+            ("/tmp/planted.pem", pem.into_bytes()),
+            ("/var/lib/planted.der", certificate),
+        ];
+        for (path, bytes) in &planted {
+            machine.write(path, bytes, 0o600).map_err(text)?;
+        }
+        Ok(planted.map(|(path, _)| path.to_owned()).to_vec())
+    }
+}
+
 impl Controller {
     /// The places of the running machine where a certificate of a super-user lies.
     pub fn super_user_material(&self) -> Result<Vec<String>, String> {
-        // An organization in DER is its identifier, a type of text and the length before the text.
-        let der =
-            r"LC_ALL=C grep -rlaP '\x55\x04\x0a[\x0c\x13]\x0esystem:masters' $0 || [ $? = 1 ]";
-        let mut found = self.lines(der)?;
+        // Files vanish while they are searched, which is an error (2) to grep.
+        let der = format!("LC_ALL=C grep -zrlasP '{DER}' $0 || [ $? -le 2 ]");
+        let mut found = self.lines(&der)?;
         let texts = format!("grep -rlIs -e 'BEGIN CERT' -e {EMBEDDED} $0 || [ $? -le 2 ]");
         for path in self.lines(&texts)? {
             let Ok(bytes) = self.machine.read(&path) else { continue };
@@ -33,6 +60,7 @@ impl Controller {
         if holds_super_user(environ.stdout.as_bytes()) {
             found.push("the environment of a process".to_owned());
         }
+        found.sort();
         Ok(found)
     }
 
