@@ -14,12 +14,17 @@ async fn a_port_that_another_program_has_is_told_and_waited_for() {
     told(story.nodes[0].take_port(6443));
     let told_of = async || {
         let output = told(story.nodes[0].machine.nodeagent(SOON, &["status"]).map_err(text));
-        match output.stdout.contains("await-apiserver") {
+        let names = ["await-apiserver: ", "port 6443 is taken by "];
+        match names.iter().all(|name| output.stdout.contains(name)) {
             true => Ok(()),
             false => Err(output.stdout + &output.stderr),
         }
     };
-    told(story.wait(0, "the status names the step that waits", SOON, told_of).await);
+    told(story.wait(0, "the status names the step that waits, and why", SOON, told_of).await);
+    // A person, who may look into every process, is told which it is.
+    let mut run = told(story.nodes[0].begin_bootstrap(&["--plan"]));
+    let planned = told(run.wait());
+    assert!(planned.printed.contains("port 6443 is taken by systemd-socket"), "{planned:?}");
     told(story.nodes[0].free_port());
     story.wait_whole().await;
 }
