@@ -34,7 +34,7 @@ pub use plane::plane;
 pub use pods::{daemon_sets, manifests};
 pub use proxy::kube_proxy;
 pub use secrets::shared;
-pub use tables::temporary_argument;
+pub use tables::{health_port, temporary_argument};
 pub use yaml::{MARK, document, is_ours};
 
 /// Where all of it lies, but for the static pods.

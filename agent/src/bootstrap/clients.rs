@@ -11,6 +11,7 @@ use crate::duty::certs::publish::{self, Published};
 use crate::duty::certs::{self};
 use crate::error::{Code, Context, Error, Result};
 use crate::node::Node;
+use crate::render;
 use crate::wire::etcd::{Etcd, EtcdOptions};
 use crate::wire::http::{ClientIdentity, Limits};
 use crate::wire::kube::{Kube, KubeOptions};
@@ -31,11 +32,7 @@ pub fn local(component: Component) -> String {
 
 /// The port of a component; a temporary controller leaves it to its successor.
 pub fn port(component: Component) -> u16 {
-    match component {
-        Component::Apiserver => 6443,
-        Component::ControllerManager => 10257,
-        Component::Scheduler => 10259,
-    }
+    render::health_port(component, None)
 }
 
 /// etcd's member on this node.

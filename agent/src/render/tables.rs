@@ -30,7 +30,7 @@ pub(super) fn table(
 }
 
 /// Where a component says that it is well.
-pub(super) fn health_port(component: Component, place: Option<Place>) -> u16 {
+pub fn health_port(component: Component, place: Option<Place>) -> u16 {
     match (component, place) {
         (Component::Apiserver, _) => API_PORT,
         (Component::ControllerManager, Some(Place::Temporary)) => 10267,
