@@ -32,6 +32,10 @@ pub const PROBE_LIMIT: Duration = Duration::from_secs(15);
 /// 0.1 s, and one that does not never will.
 const LOOK_LIMIT: Duration = Duration::from_secs(5);
 
+/// A program of Kubernetes that renews its watch of a file while the next one comes misses that
+/// one; it looks again a minute later, and half of one is to spare.
+const NEXT_LOOK: SignedDuration = SignedDuration::from_secs(90);
+
 /// client-go looks at its client certificate every 300 s; ten seconds are to spare.
 pub const CLIENT_POLL: SignedDuration = SignedDuration::from_secs(310);
 
@@ -262,7 +266,7 @@ impl Case<'_> {
         }
         match (plan(&self.node.config, self.spec, &changed), recorded) {
             (Plan::Adopt, _) => Ok(self.adopted(None, None)),
-            (Plan::Look, None) => self.look(&changed, &state).await,
+            (Plan::Look, None) => self.look(&changed, &state, records).await,
             (_, None) => Ok(self.intend(self.glance().await, &state)),
             (plan, Some(act)) => self.act(plan, act, (&state, records)).await,
         }
@@ -296,15 +300,28 @@ impl Case<'_> {
 
     /// Sees whether the consumer shows the new certificate by itself. Only another certificate is
     /// a reason to restart it: silence is a wrong address or a slow start as well.
-    async fn look(&self, changed: &[&CertSpec], state: &UnitState) -> Result<Acted> {
+    async fn look(
+        &self,
+        changed: &[&CertSpec],
+        state: &UnitState,
+        records: &Records,
+    ) -> Result<Acted> {
         match self.watch(LOOK_LIMIT, LOOK_LIMIT).await {
             Sight::Ours(serial) => Ok(self.looked(serial, changed)),
             Sight::Other(serial) if self.spec.unit.is_some() && !self.is_etcd() => {
                 Ok(self.intend(Some(serial), state))
             }
+            Sight::Other(serial) if self.looks_again(changed, records) => Err(self.late(&serial)),
             Sight::Other(serial) => Err(self.not_served(&serial)),
             Sight::Silent(error) => Err(self.silent(&error)),
         }
+    }
+
+    /// Whether a consumer that missed the change has not had its next look yet.
+    fn looks_again(&self, changed: &[&CertSpec], records: &Records) -> bool {
+        let committed = changed.iter().map(|cert| records.certificate(&cert.name).committed);
+        let now = self.node.clock.now();
+        committed.max().flatten().is_some_and(|at| now.duration_since(at) < NEXT_LOOK)
     }
 
     /// A member of a control plane's etcd is restarted by a bootstrap alone, under the lock.

@@ -93,6 +93,14 @@ impl Case<'_> {
             .advise(advice)
     }
 
+    pub(super) fn late(&self, serial: &str) -> Error {
+        let text = format!("the former certificate is still served: {serial}");
+        Error::new(Code::ConsumerSilent, text).advise(
+            "nothing for a minute and a half: a program that missed the change of its files looks \
+             at them again after a minute",
+        )
+    }
+
     pub(super) fn silent(&self, error: &Error) -> Error {
         let text = format!("nobody shows a certificate: {error:#}");
         Error::new(Code::ConsumerSilent, text).advise(format!(
