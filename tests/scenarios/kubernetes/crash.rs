@@ -13,7 +13,7 @@ use nodeagent::config::plane::Style as Listed;
 use rig::controllers::{ControllersOptions, ETCD, MANIFESTS, PLANE, Raising, Style};
 use serde_json::json;
 
-use super::{SOON, Story, installed, told};
+use super::{BRIEF_LEASES, SOON, Story, installed, told};
 
 const APISERVER: &str = "kube-apiserver";
 const SCHEDULER: &str = "kube-scheduler";
@@ -86,7 +86,7 @@ async fn a_bootstrap_whose_power_fails_at_every_step_comes_to_its_end() {
 
 async fn told_to_raise(style: Style) -> Option<Story> {
     let options = ControllersOptions { style, ..ControllersOptions::new(1) };
-    installed(options.raised(Raising::Told).with(BRIEF)).await
+    installed(options.raised(Raising::Told).with(BRIEF).with(BRIEF_LEASES)).await
 }
 
 /// Until a run has all that it needs.
@@ -134,9 +134,9 @@ async fn undo(story: &Story, step: Step) {
         Step::PlaceManifests => {
             remove(&format!("{MANIFESTS}/{SCHEDULER}.yaml"));
         }
-        // What reads the key at its start only, and has.
+        // What reads the key at its start only, and has: one without it would end by itself.
         Step::RefreshComponents => {
-            told(story.wait(0, "an API server runs", SOON, runs_apiserver(story)).await);
+            told(story.wait_readyz(0, SOON).await);
             remove(&format!("{PLANE}/service-account/signing.key"));
         }
         Step::AwaitApiserver => {
@@ -159,13 +159,6 @@ fn let_go(story: &Story, step: Step) {
             told(node.signal(APISERVER, Signal::SIGCONT));
         }
         _ => {}
-    }
-}
-
-fn runs_apiserver(story: &Story) -> impl AsyncFnMut() -> Result<(), String> {
-    async || match story.nodes[0].pids(APISERVER).len() {
-        0 => Err("there is none".to_owned()),
-        _ => Ok(()),
     }
 }
 

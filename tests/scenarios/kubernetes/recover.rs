@@ -8,7 +8,7 @@ use rig::controllers::{Controller, ControllersOptions, ETCD, Raising, Style};
 use rig::proxy::Fault;
 use serde_json::json;
 
-use super::{SOON, Story, installed, raised, told};
+use super::{BRIEF_LEASES, SOON, Story, installed, raised, told};
 
 /// Of a controller; the agent's own for etcd is the last.
 const CERTIFICATES: [&str; 11] = [
@@ -109,7 +109,7 @@ async fn a_control_plane_is_raised_again_while_vault_is_away() {
 #[tokio::test]
 async fn a_self_hosted_control_plane_whose_pods_and_sets_are_deleted_is_raised_again() {
     let options = ControllersOptions { style: Style::SelfHosted, ..ControllersOptions::new(1) };
-    let Some(mut story) = installed(options).await else { return };
+    let Some(mut story) = installed(options.with(BRIEF_LEASES)).await else { return };
     told(story.boot());
     super::self_hosted::wait_final(&story).await;
     keep_something(&story).await;
