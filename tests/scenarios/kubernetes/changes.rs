@@ -12,8 +12,7 @@ async fn a_changed_flag_replaces_one_component_and_another_style_is_refused() {
     let Some(story) = raised(ControllersOptions::new(1)).await else { return };
     whole(&story);
     let node = &story.nodes[0];
-    let (apiserver, manager) =
-        (node.pids("kube-apiserver"), node.pids("kube-controller-manager"));
+    let (apiserver, manager) = (node.pids("kube-apiserver"), node.pids("kube-controller-manager"));
     let scheduler = node.pids("kube-scheduler");
 
     told(node.write(CHANGE, "[control_plane.flags.kube-scheduler]\nv = \"1\"\n"));
