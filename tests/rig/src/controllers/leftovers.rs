@@ -19,8 +19,8 @@ const EMBEDDED: &str = "LS0tLS1CRUdJTi";
 const DER: &str = r"\x55\x04\x0a[\x0c\x13]\x0esystem:masters";
 
 impl Controllers {
-    /// Leaves a super-user's certificate in a machine, in each form that is searched for: what finds
-    /// nothing has to be seen to find something. Gives the places, in their order.
+    /// Leaves a super-user's certificate in a machine, in each form that is searched for: what
+    /// finds nothing has to be seen to find something. Gives the places, in their order.
     pub fn plant_super_user(&self, node: usize) -> Result<Vec<String>, String> {
         let machine = &self.nodes[node].machine;
         let block = Pem::iter_from_buffer(&self.admin.pem).next().ok_or("no certificate")?;
