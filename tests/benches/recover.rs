@@ -60,12 +60,12 @@ async fn measure(raising: Raising, runs: usize) -> Result<f64, String> {
 fn lose(plane: &Controllers, raising: Raising) -> Result<Instant, String> {
     let node = &plane.nodes[0];
     node.remove_manifests()?;
-    let gone = |component: &&str| node.pids(component).is_empty();
+    let gone = |component: &str| node.pids(component).is_empty();
     for component in COMPONENTS {
         node.signal(component, Signal::SIGKILL)?;
     }
     let begun = Instant::now();
-    while raising == Raising::Told && !COMPONENTS.iter().all(|component| gone(component)) {
+    while raising == Raising::Told && !COMPONENTS.into_iter().all(gone) {
         if begun.elapsed() > LIMIT {
             return Err("the components do not go".into());
         }

@@ -149,10 +149,17 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let program = dir.path().join("kube-test-component");
         std::os::unix::fs::symlink("/bin/sleep", &program).expect("a link");
-        let mut child = std::process::Command::new(&program).arg("600").spawn().expect("a child");
-        let found = named(Path::new(PROC), "kube-test-component");
+        // It ends by itself soon after a test that failed.
+        let mut child = std::process::Command::new(&program).arg("30").spawn().expect("a child");
         let pid = i32::try_from(child.id()).expect("a pid");
-        let ours = found.iter().find(|process| process.pid == pid).expect("it is found").clone();
+        let find =
+            || named(Path::new(PROC), "kube-test-component").into_iter().find(|p| p.pid == pid);
+        // The child is not its program yet until it has been replaced by it.
+        let found = (0..1000).find_map(|_| {
+            std::thread::yield_now();
+            find()
+        });
+        let ours = found.expect("it is found");
         assert!(is_alive(Path::new(PROC), &ours));
         let other = Process { pid, started: ours.started + 1 };
         terminate(Path::new(PROC), &other).expect("nothing is done to another");
