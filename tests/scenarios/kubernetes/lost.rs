@@ -21,6 +21,8 @@ async fn an_agent_raises_its_control_plane_again() {
     let Some(story) = raised(ControllersOptions::new(1)).await else { return };
     let before = story.processes(0);
     told(story.nodes[0].remove_manifests());
+    // The manifests may be back before the kubelet has ended anything: then nothing would be lost.
+    told(story.nodes[0].kill_components());
     let begun = Instant::now();
     let other = async || {
         let now = story.processes(0);

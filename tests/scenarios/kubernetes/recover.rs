@@ -49,6 +49,7 @@ async fn a_controller_whose_certificates_ended_while_it_was_off_comes_back_with_
     // The daemon raises what is lost, and a person who asks for the same waits for that run.
     let mut seen = story.nodes[0].steps_journal().len();
     told(story.nodes[0].remove_manifests());
+    told(story.nodes[0].kill_components());
     let begun = async || {
         let journal = story.nodes[0].steps_journal();
         let new = journal.get(seen..).unwrap_or_default();

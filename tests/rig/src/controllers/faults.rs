@@ -82,6 +82,12 @@ impl Controller {
         Processes { cgroup: format!("/{}/", self.machine.cgroup_name()) }
     }
 
+    /// Ends every component at once and for good, as far as a kill goes: without it a kubelet may
+    /// not have missed a manifest before it is back.
+    pub fn kill_components(&self) -> Result<(), String> {
+        super::COMPONENTS.iter().try_for_each(|each| self.signal(each, Signal::SIGKILL).map(drop))
+    }
+
     /// Sends a signal to the processes of a program; gives how many there were.
     pub fn signal(&self, program: &str, signal: Signal) -> Result<usize, String> {
         let pids = self.pids(program);

@@ -54,7 +54,8 @@ fn the_kubelet_of_a_machine_serves_what_is_published_and_its_pod_outlives_it() {
 
     machine.boot().expect("it boots");
     machine.wait_unit("kubelet.service", "active", LIMIT).expect("the kubelet is READY");
-    assert_eq!(kubelet_probe(&machine).expect("it serves"), serial(&first));
+    // It listens a moment after it has said READY.
+    wait_served(&machine, &first);
     let pods = || container_pids(&machine).ok().filter(|pids| pids.len() == 2);
     let pids = wait_for("sandbox and container run", LIMIT, pods).expect("the static pod runs");
     let kubelet = machine.main_pid("kubelet.service").expect("its pid");
