@@ -56,6 +56,9 @@ const LOCK_LIMIT: Duration = Duration::from_secs(1200);
 /// All certificates of a fresh controller are there within seconds of the first log-in.
 const CERTIFICATES: Duration = Duration::from_secs(120);
 
+/// A wait gives way to an earlier step this often in a run.
+const GIVES_WAY: u32 = 20;
+
 /// A step that is done and is still not true is done again this often.
 const REPEATS: u32 = 3;
 
@@ -100,6 +103,8 @@ struct Run<'a> {
     /// When Vault had none for this run, and why.
     no_super_user: Option<(Duration, Code, String)>,
     leases: Leases,
+    /// How often a wait has given way to an earlier step, and whether the last one has.
+    gave_way: (u32, bool),
     /// The digest of the assets, read once in a run.
     assets: Option<String>,
     /// What Vault says of the shared secrets, once it was asked.
@@ -123,6 +128,7 @@ pub async fn run(node: &Node, mode: Mode, tell: Tell<'_>) -> Result<Report> {
         super_user: None,
         no_super_user: None,
         leases: Leases::default(),
+        gave_way: (0, false),
         assets: None,
         shared_changed: None,
     };
@@ -218,6 +224,9 @@ impl Run<'_> {
             self.note_event(Event::Failed { step, text })?;
             return Err(error);
         }
+        if std::mem::take(&mut self.gave_way.1) {
+            return Ok(());
+        }
         self.note_event(Event::Done { step })?;
         if step == Step::AwaitControlPlane {
             self.note_event(Event::Completed)?;
@@ -263,6 +272,20 @@ impl Run<'_> {
             }
             self.node.clock.sleep(PAUSE).await;
         }
+    }
+
+    /// Whether an earlier step is true no more, so that waiting for this one is in vain. A run
+    /// that goes to and fro for ever has another reason than that.
+    fn gives_way(&mut self, step: Step, facts: &PlaneFacts) -> bool {
+        let steps = step::steps(self.plane.style);
+        let place = |step: Step| steps.iter().position(|each| *each == step);
+        let next = step::next(self.plane.style, facts, &self.journal);
+        let earlier = next.is_some_and(|next| place(next) < place(step));
+        let gives = earlier && self.gave_way.0 < GIVES_WAY;
+        if gives {
+            self.gave_way = (self.gave_way.0 + 1, true);
+        }
+        gives
     }
 
     /// Vault may have newer keys than this node; where it cannot be asked, these have to do.

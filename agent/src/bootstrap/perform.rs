@@ -104,6 +104,9 @@ impl Run<'_> {
                 return Ok(());
             };
             super::membership::check(&self.node.root, &self.etcd.data_dir)?;
+            if self.gives_way(step, &facts) {
+                return Ok(());
+            }
             let waited = self.node.clock.monotonic().saturating_sub(begun);
             if step == Step::AwaitEtcd && waited >= QUORUM && self.lost_quorum().await {
                 return Err(Error::new(Code::PlaneWaiting, missing).advise(advice(step)));
@@ -340,6 +343,9 @@ impl Run<'_> {
 
     async fn unwell(&mut self) -> Result<Option<String>> {
         let facts = self.look().await?;
+        if self.gives_way(Step::AwaitControlPlane, &facts) {
+            return Ok(None);
+        }
         for component in Component::ALL {
             if let Err(text) = facts.component(component).settled() {
                 return Ok(Some(format!("{component}: {text}")));
