@@ -18,6 +18,7 @@ pub mod membership;
 pub mod outdated;
 mod perform;
 mod pivot;
+mod place;
 mod refresh;
 pub mod secrets;
 pub mod step;

@@ -8,16 +8,12 @@ use serde_json::Value;
 
 use super::facts::{self, Answer, LOOK, PlaneFacts};
 use super::journal::Event;
-use super::manifests::Pending;
 use super::step::Step;
-use super::{
-    PAUSE, Progress, Run, asset_set, assets, clients, manifests, outdated, secrets, super_user,
-};
+use super::{PAUSE, Progress, Run, asset_set, assets, clients, outdated, secrets, super_user};
 use crate::config::plane::Component;
 use crate::duty::certs;
 use crate::error::{Code, Error, Kind, Result};
-use crate::host::processes::{self, Process};
-use crate::render;
+use crate::host::processes;
 use crate::wire::kube::Kube;
 
 /// A call of the API in a run: a webhook may take its time.
@@ -145,87 +141,6 @@ impl Run<'_> {
             done => done?,
         }
         self.shared_changed = None;
-        Ok(())
-    }
-
-    /// On a node that has none they are all placed at once; on one that lives, one after another,
-    /// each only while the other controllers are well.
-    async fn place_manifests(&mut self) -> Result<()> {
-        let pending = manifests::pending(self.node, self.plane)?;
-        if self.is_deaf(&pending).await? {
-            return self.place_unheard(&pending);
-        }
-        for Pending { manifest, former } in &pending {
-            let component = manifest.component;
-            if former.is_empty() {
-                manifests::write(self.node, self.plane, manifest)?;
-                continue;
-            }
-            let was_well = self.look().await?.component(component).settled().is_ok();
-            if was_well {
-                self.own_are_well(component).await?;
-                self.until_others_are_well().await?;
-                self.others_have(component).await?;
-            }
-            outdated::mark_replaced(self.node, component, former)?;
-            manifests::write(self.node, self.plane, manifest)?;
-            self.until_replaced(former).await?;
-            if was_well {
-                self.until_component(component).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// What was replaced before on this node has come up: a mistake stops at its first component.
-    async fn own_are_well(&mut self, but: Component) -> Result<()> {
-        let facts = self.look().await?;
-        for component in Component::ALL.into_iter().filter(|component| *component != but) {
-            if let Err(found) = facts.component(component).settled() {
-                let text = format!("not while {component} of this node is unwell: {found}");
-                return Err(
-                    Error::new(Code::PlaneWaiting, text).advise(advice(Step::AwaitControlPlane))
-                );
-            }
-        }
-        Ok(())
-    }
-
-    /// The other controllers' pod of a component is ready: what a change has broken there is not
-    /// broken here too. Without a super-user it cannot be seen.
-    async fn others_have(&mut self, component: Component) -> Result<()> {
-        let Ok(kube) = self.as_super_user().await else {
-            return Ok(());
-        };
-        let selector = format!("{}={}", render::COMPONENT_LABEL, component.name());
-        let pods = kube.list("/api/v1/namespaces/kube-system/pods", Some(&selector)).await?;
-        let own = self.node.identity()?.private_ip;
-        for member in self.etcd.members.iter().filter(|member| Some(member.address) != own) {
-            let address = member.address.to_string();
-            let there = |pod: &&Value| pod["status"]["hostIP"] == address.as_str();
-            if !pods.iter().filter(there).any(is_ready) {
-                let text = format!("not while {component} of {} is not ready", member.name);
-                return Err(Error::new(Code::PlaneWaiting, text)
-                    .advise("see `nodeagent status` there; this one goes on by itself then"));
-            }
-        }
-        Ok(())
-    }
-
-    async fn until_component(&mut self, component: Component) -> Result<()> {
-        while self.look().await?.component(component).settled().is_err() {
-            self.node.clock.sleep(PAUSE).await;
-        }
-        Ok(())
-    }
-
-    /// Until nothing runs any more by a former manifest: the old API server answers on until the
-    /// kubelet has ended it.
-    pub(super) async fn until_replaced(&self, former: &[Process]) -> Result<()> {
-        let proc = outdated::proc(self.node);
-        while former.iter().any(|process| processes::is_alive(&proc, process)) {
-            self.node.clock.sleep(PAUSE).await;
-        }
         Ok(())
     }
 
