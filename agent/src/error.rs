@@ -35,6 +35,11 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Whether somebody cannot be asked just now, as opposed to having said no.
+    pub fn is_away(self) -> bool {
+        matches!(self, Kind::Unavailable | Kind::Sealed | Kind::Unauthenticated)
+    }
+
     /// The process exit code, after sysexits.h.
     pub fn exit_code(self) -> u8 {
         match self {

@@ -20,7 +20,7 @@ mod three;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-use rig::controllers::{Controllers, ControllersOptions};
+use rig::controllers::{Controllers, ControllersOptions, Raising};
 use serde_json::Value;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -83,6 +83,16 @@ async fn raised(options: ControllersOptions) -> Option<Story> {
     let mut story = installed(options).await?;
     story.boot().expect("they boot");
     story.wait_whole().await;
+    Some(story)
+}
+
+/// One controller whose control plane a person has raised, and whose agent never will.
+async fn raised_when_told() -> Option<Story> {
+    let mut story = installed(ControllersOptions::new(1).raised(Raising::Told)).await?;
+    told(story.boot());
+    crash::wait_for_certificates(&story);
+    let first = told(story.nodes[0].bootstrap(&[]));
+    assert!(first.status.success(), "{}{}", first.stdout, first.stderr);
     Some(story)
 }
 

@@ -5,14 +5,16 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::config::plane::{Component, Member};
+use futures_util::future::join_all;
+
+use crate::config::plane::{self, Component, Member};
 use crate::config::{CertSpec, Config};
+use crate::duty::certs;
 use crate::duty::certs::publish::{self, Published};
-use crate::duty::certs::{self};
 use crate::error::{Code, Context, Error, Result};
 use crate::node::Node;
 use crate::render;
-use crate::wire::etcd::{Etcd, EtcdOptions};
+use crate::wire::etcd::{Etcd, EtcdHealth, EtcdOptions};
 use crate::wire::http::{ClientIdentity, Limits};
 use crate::wire::kube::{Kube, KubeOptions};
 
@@ -40,22 +42,21 @@ pub fn etcd(node: &Node, limit: Duration) -> Result<Etcd> {
     etcd_at(node, format!("https://{ETCD}"), limit)
 }
 
-/// Whether a member of etcd answers at all, be it only that it is not well.
-pub async fn etcd_answers(node: &Node, member: &Member) -> bool {
-    let limit = super::facts::LOOK;
-    match etcd_at(node, member.client_url(), limit) {
-        Ok(client) => client.health().await.is_ok(),
-        Err(_) => false,
-    }
+/// The members of etcd that do not answer at all, be it only that they are not well.
+pub async fn silent_members<'a>(node: &Node, etcd: &'a plane::Etcd) -> Vec<&'a Member> {
+    let asked = etcd.members.iter().map(|member| health(node, member));
+    let answers = join_all(asked).await;
+    let answers = etcd.members.iter().zip(answers);
+    answers.filter(|(_, health)| health.is_err()).map(|(member, _)| member).collect()
 }
 
 /// Whether a member of etcd is well.
 pub async fn etcd_is_healthy(node: &Node, member: &Member) -> bool {
-    let limit = super::facts::LOOK;
-    match etcd_at(node, member.client_url(), limit) {
-        Ok(client) => client.health().await.is_ok_and(|health| health.healthy),
-        Err(_) => false,
-    }
+    health(node, member).await.is_ok_and(|health| health.healthy)
+}
+
+async fn health(node: &Node, member: &Member) -> Result<EtcdHealth> {
+    etcd_at(node, member.client_url(), super::facts::LOOK)?.health().await
 }
 
 fn etcd_at(node: &Node, endpoint: String, limit: Duration) -> Result<Etcd> {

@@ -35,8 +35,6 @@ pub const ETCD_UNIT: &str = "etcd-member.service";
 pub struct PlaneFacts {
     /// The local member of etcd.
     pub etcd: Answer,
-    /// Whether the data of an etcd member are on this node.
-    pub etcd_data: bool,
     /// What of the shared secrets is not on this node; nothing if all is.
     pub shared_missing: Option<String>,
     /// The manifests that the style asks for.
@@ -129,11 +127,9 @@ pub async fn gather(node: &Node, assets: Option<String>) -> Option<PlaneFacts> {
     let (plane, etcd) = node.config.control_plane.as_ref().zip(node.config.etcd.as_ref())?;
     let (member, holder, components) =
         tokio::join!(member(node, etcd), holder(node), components(node));
-    let data = has_data(&node.root, &etcd.data_dir).unwrap_or(true);
     let placed = manifests::look(node, plane);
     Some(PlaneFacts {
         etcd: member,
-        etcd_data: data,
         shared_missing: secrets::missing(&node.root),
         manifests: placed.manifests,
         foreign: placed.foreign,
@@ -173,14 +169,9 @@ async fn member(node: &Node, etcd: &Etcd) -> Answer {
 
 /// Who of the members answers at all: that tells a lost quorum from a slow member.
 async fn without_quorum(node: &Node, etcd: &Etcd, reason: &str) -> String {
-    let mut missing = Vec::new();
-    let asked = etcd.members.iter().map(|member| clients::etcd_answers(node, member));
-    let answers = join_all(asked).await;
-    for (member, answers) in etcd.members.iter().zip(answers) {
-        if !answers {
-            missing.push(format!("{} ({})", member.name, member.address));
-        }
-    }
+    let silent = clients::silent_members(node, etcd).await.into_iter();
+    let missing = silent.map(|member| format!("{} ({})", member.name, member.address));
+    let missing: Vec<String> = missing.collect();
     let all = etcd.members.len();
     let (up, missing) = (all - missing.len(), missing.join(", "));
     match up < all / 2 + 1 {

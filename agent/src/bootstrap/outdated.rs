@@ -14,6 +14,7 @@ use crate::config::plane::Component;
 use crate::error::{Code, Error, Result};
 use crate::host::processes::{self, Process};
 use crate::node::Node;
+use crate::render;
 
 /// Where the notes lie.
 const PATH: &str = "/run/nodeagent/outdated.json";
@@ -69,7 +70,7 @@ pub fn readers(name: &str) -> &'static [&'static str] {
 }
 
 /// Notes who reads a file that is about to change.
-pub fn mark(node: &Node, name: &str) -> Result<()> {
+fn mark(node: &Node, name: &str) -> Result<()> {
     let mut notes = load(node);
     let before = notes.len();
     for program in readers(name) {
@@ -81,6 +82,18 @@ pub fn mark(node: &Node, name: &str) -> Result<()> {
         return Ok(());
     }
     store(node, notes)
+}
+
+/// Writes a file of the plane directory, once its readers are noted; gives its name there.
+pub fn replace(node: &Node, file: &render::File) -> Result<String> {
+    let name = file.path.strip_prefix(render::DIRECTORY).unwrap_or(&file.path);
+    let name = name.to_string_lossy().into_owned();
+    mark(node, &name)?;
+    let parent = file.path.parent();
+    let parent = parent.ok_or_else(|| Error::new(Code::Bug, "a file without a directory"))?;
+    node.root.make_dir(parent, 0o755, None)?;
+    node.root.write_atomic(&file.path, file.content.text().as_bytes(), file.mode, None)?;
+    Ok(name)
 }
 
 /// Notes processes that a new manifest is about to replace: the kubelet ends them, and whatever

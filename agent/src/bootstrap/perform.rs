@@ -3,14 +3,13 @@
 
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use serde_json::Value;
 
 use super::facts::{self, Answer, LOOK, PlaneFacts};
 use super::journal::Event;
 use super::step::Step;
 use super::{PAUSE, Progress, Run, asset_set, assets, clients, outdated, secrets, super_user};
-use crate::config::plane::Component;
+use crate::config::plane::{Component, Member};
 use crate::duty::certs;
 use crate::error::{Code, Error, Kind, Result};
 use crate::host::processes;
@@ -114,10 +113,9 @@ impl Run<'_> {
 
     /// Whether a cluster that once was whole has no majority now.
     async fn lost_quorum(&self) -> bool {
-        let members = &self.etcd.members;
-        let asked = members.iter().map(|member| clients::etcd_answers(self.node, member));
-        let up = join_all(asked).await.into_iter().filter(|answers| *answers).count();
-        self.journal.assets.is_some() && up <= members.len() / 2
+        let all = self.etcd.members.len();
+        let up = all - clients::silent_members(self.node, self.etcd).await.len();
+        self.journal.assets.is_some() && up <= all / 2
     }
 
     fn tell_missing(&mut self, step: Step, missing: String, told: &mut (Duration, String)) {
@@ -148,7 +146,7 @@ impl Run<'_> {
         let set = asset_set(self.node, self.plane)?;
         let kube = match self.as_super_user().await {
             Ok(kube) => kube,
-            Err(error) if self.was_applied(&set.digest) && is_away(&error) => {
+            Err(error) if self.was_applied(&set.digest) && error.kind().is_away() => {
                 let lasts = self.lasts();
                 self.note(format!("assets: taken as applied before, not looked at: {error:#}"));
                 self.note(lasts);
@@ -267,7 +265,7 @@ impl Run<'_> {
             }
         }
         if let Err(error) = self.as_super_user().await {
-            if !is_away(&error) {
+            if !error.kind().is_away() {
                 return Err(error);
             }
             let text = format!("leases and node were not looked at: {error:#}");
@@ -298,7 +296,7 @@ impl Run<'_> {
             return Ok(None);
         }
         // Without a pod network no node gets ready, and that may be brought by hand later.
-        let text = condition(&node).map_or(String::new(), |found| format!(": {found}"));
+        let text = why_unready(&node).map_or(String::new(), |found| format!(": {found}"));
         if text.contains("NetworkPluginNotReady") || text.contains("cni plugin") {
             self.note(format!("node {name} is registered and waits for its pod network{text}"));
             return Ok(None);
@@ -306,13 +304,18 @@ impl Run<'_> {
         Ok(Some(format!("node {name} is not ready{text}")))
     }
 
+    /// The members of etcd on the other controllers.
+    pub(super) fn others(&self) -> Result<impl Iterator<Item = &'_ Member>> {
+        let own = self.node.identity()?.private_ip;
+        Ok(self.etcd.members.iter().filter(move |member| Some(member.address) != own))
+    }
+
     /// The other controllers have a healthy etcd and API: only then may this one's be disturbed.
     pub(super) async fn others_are_well(&self) -> Result<()> {
-        let own = self.node.identity()?.private_ip;
-        let others = self.etcd.members.iter().filter(|member| Some(member.address) != own);
+        let port = clients::port(Component::Apiserver);
         let mut unwell = Vec::new();
-        for member in others {
-            let address = std::net::SocketAddr::new(member.address, 6443).to_string();
+        for member in self.others()? {
+            let address = std::net::SocketAddr::new(member.address, port).to_string();
             let kube = clients::anonymous(self.node, &address, LOOK)?;
             let (api, etcd) =
                 tokio::join!(kube.probe("/readyz"), clients::etcd_is_healthy(self.node, member));
@@ -339,22 +342,19 @@ fn waits_for_etcd(facts: &PlaneFacts) -> bool {
     facts.etcd == Answer::Ready && matches!(answer, Answer::Unready(text) if text.contains("etcd"))
 }
 
-/// Whether something cannot be asked just now, as opposed to having said no.
-pub(super) fn is_away(error: &Error) -> bool {
-    matches!(error.kind(), Kind::Unavailable | Kind::Sealed | Kind::Unauthenticated)
+pub(super) fn is_ready(object: &Value) -> bool {
+    condition(object).is_some_and(|ready| ready["status"] == "True")
 }
 
-pub(super) fn is_ready(object: &Value) -> bool {
-    let conditions = object["status"]["conditions"].as_array();
-    let ready = |condition: &&Value| condition["type"] == "Ready" && condition["status"] == "True";
-    conditions.is_some_and(|conditions| conditions.iter().find(ready).is_some())
+/// The condition `Ready` of a node or a pod.
+fn condition(object: &Value) -> Option<&Value> {
+    let conditions = object["status"]["conditions"].as_array()?;
+    conditions.iter().find(|condition| condition["type"] == "Ready")
 }
 
 /// Why a node is not ready, in the kubelet's words.
-fn condition(node: &Value) -> Option<String> {
-    let conditions = node["status"]["conditions"].as_array()?;
-    let ready = conditions.iter().find(|condition| condition["type"] == "Ready")?;
-    ready["message"].as_str().map(|text| text.chars().take(200).collect())
+fn why_unready(node: &Value) -> Option<String> {
+    condition(node)?["message"].as_str().map(|text| text.chars().take(200).collect())
 }
 
 pub(super) fn advice(step: Step) -> &'static str {

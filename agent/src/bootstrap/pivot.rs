@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::facts::PlaneFacts;
 use super::leases::LEASE;
-use super::perform::{advice, is_away, is_ready};
+use super::perform::{advice, is_ready};
 use super::step::Step;
 use super::{PAUSE, Run, manifests};
 use crate::config::plane::Component;
@@ -29,7 +29,7 @@ impl Run<'_> {
             missing.push("the API server of the DaemonSet does not run".into());
         }
         if missing.is_empty() {
-            missing = self.unready().await.unwrap_or_else(|error| match is_away(&error) {
+            missing = self.unready().await.unwrap_or_else(|error| match error.kind().is_away() {
                 true => Vec::new(),
                 false => vec![format!("{error:#}")],
             });
@@ -92,7 +92,7 @@ impl Run<'_> {
                 Err(error) if error.kind() == Kind::Unavailable && self.super_user.is_some() => {
                     None
                 }
-                Err(error) if is_away(&error) => {
+                Err(error) if error.kind().is_away() => {
                     self.note(format!("leases were not looked at: {error:#}"));
                     return Ok(());
                 }

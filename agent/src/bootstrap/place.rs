@@ -64,8 +64,7 @@ impl Run<'_> {
         };
         let selector = format!("{}={}", render::COMPONENT_LABEL, component.name());
         let pods = kube.list("/api/v1/namespaces/kube-system/pods", Some(&selector)).await?;
-        let own = self.node.identity()?.private_ip;
-        for member in self.etcd.members.iter().filter(|member| Some(member.address) != own) {
+        for member in self.others()? {
             let address = member.address.to_string();
             let there = |pod: &&Value| pod["status"]["hostIP"] == address.as_str();
             if !pods.iter().filter(there).any(is_ready) {

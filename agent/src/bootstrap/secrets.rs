@@ -82,16 +82,9 @@ pub async fn establish(node: &Node, plane: &ControlPlane) -> Result<()> {
     files.sort_by_key(|file| file.path.ends_with(FILES[0]));
     agree(&node.root, &shared)?;
     for file in &files {
-        let name = file.path.strip_prefix(render::DIRECTORY).unwrap_or(&file.path);
-        if is_held(&node.root, file)? {
-            continue;
+        if !is_held(&node.root, file)? {
+            outdated::replace(node, file)?;
         }
-        outdated::mark(node, &name.to_string_lossy())?;
-        if let Some(parent) = file.path.parent() {
-            node.root.make_dir(parent, 0o755, None)?;
-        }
-        let bytes = file.content.text().as_bytes();
-        node.root.write_atomic(&file.path, bytes, file.mode, None)?;
     }
     Ok(())
 }

@@ -235,7 +235,6 @@ mod tests {
         let ready = || ComponentFact { answer: Answer::Ready, served: None };
         PlaneFacts {
             etcd: Answer::Ready,
-            etcd_data: true,
             shared_missing: None,
             manifests: Component::ALL.into_iter().map(|c| (c, ManifestFact::Current)).collect(),
             foreign: Vec::new(),

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::{Due, DutyId, Facts, Hold, Why};
 use crate::bootstrap::inputs::Inputs;
 use crate::bootstrap::{clients, membership, outdated};
-use crate::error::{Code, Context, Error, Result};
+use crate::error::{Code, Context, Result};
 use crate::node::Node;
 use crate::render::{self, File};
 
@@ -63,18 +63,9 @@ pub fn perform(node: &Node) -> Result<Vec<String>> {
     }
     let mut written = Vec::new();
     for file in wanted(node)? {
-        if is_current(node, &file)? {
-            continue;
+        if !is_current(node, &file)? {
+            written.push(outdated::replace(node, &file).during("writing set-up")?);
         }
-        let name = file.path.strip_prefix(render::DIRECTORY).unwrap_or(&file.path);
-        let name = name.to_string_lossy().into_owned();
-        outdated::mark(node, &name)?;
-        let parent = file.path.parent();
-        let parent = parent.ok_or_else(|| Error::new(Code::Bug, "a file without a directory"))?;
-        node.root.make_dir(parent, 0o755, None)?;
-        let bytes = file.content.text().as_bytes();
-        node.root.write_atomic(&file.path, bytes, file.mode, None).during("writing set-up")?;
-        written.push(name);
     }
     Ok(written)
 }

@@ -275,7 +275,7 @@ impl Records {
         let before = duty.failure.take();
         let changed = before.as_ref().is_none_or(|failure| failure.code != error.code());
         // What flaps between two ways of being away is away all the same: the wait grows on.
-        let alike = |failure: &&Failure| is_away(failure.code.kind()) == is_away(error.kind());
+        let alike = |failure: &&Failure| failure.code.kind().is_away() == error.kind().is_away();
         let count = before.as_ref().filter(alike).map_or(1, |same| same.count.saturating_add(1));
         // A control plane that is down is tried again within minutes, whoever said no.
         let kind = match id {
@@ -341,10 +341,6 @@ impl Records {
 /// What does not end with the next look: it is told until a run has gone without it, or a person
 /// has reloaded the agent.
 const STAYS_TOLD: [Code; 2] = [Code::AssetsBad, Code::SharedSecrets];
-
-fn is_away(kind: Kind) -> bool {
-    matches!(kind, Kind::Unavailable | Kind::Sealed | Kind::Unauthenticated)
-}
 
 /// As long as [`backoff::delay`] can be, and a `Retry-After`'s quarter on top.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(2 * 3600);

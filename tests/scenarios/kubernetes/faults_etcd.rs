@@ -5,10 +5,10 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use rig::controllers::{Controller, ControllersOptions, ETCD, Raising};
+use rig::controllers::{Controller, ETCD};
 use serde_json::json;
 
-use super::{SOON, Story, installed, told};
+use super::{SOON, Story, raised_when_told, told};
 
 const MEMBER: &str = "/var/lib/etcd/member";
 const AWAY: &str = "/var/lib/etcd-away";
@@ -18,12 +18,7 @@ const SLOW: Duration = Duration::from_secs(5);
 
 #[tokio::test]
 async fn an_etcd_that_is_stopped_slow_full_or_has_lost_its_data_is_told_and_left_alone() {
-    let options = ControllersOptions::new(1).raised(Raising::Told);
-    let Some(mut story) = installed(options).await else { return };
-    told(story.boot());
-    super::crash::wait_for_certificates(&story);
-    let first = told(story.nodes[0].bootstrap(&[]));
-    assert!(first.status.success(), "{}{}", first.stdout, first.stderr);
+    let Some(story) = raised_when_told().await else { return };
 
     stopped(&story).await;
     slow(&story).await;

@@ -4,11 +4,11 @@
 
 use jiff::Timestamp;
 use rig::clock::ModelClock;
-use rig::controllers::{Controller, ControllersOptions, ETCD, Raising, Style};
+use rig::controllers::{Controller, ControllersOptions, ETCD, Style};
 use rig::proxy::Fault;
 use serde_json::json;
 
-use super::{BRIEF_LEASES, SOON, Story, installed, raised, told};
+use super::{BRIEF_LEASES, SOON, Story, installed, raised, raised_when_told, told};
 
 /// Of a controller; the agent's own for etcd is the last.
 const CERTIFICATES: [&str; 11] = [
@@ -69,12 +69,7 @@ async fn a_controller_whose_certificates_ended_while_it_was_off_comes_back_with_
 
 #[tokio::test]
 async fn a_control_plane_is_raised_again_while_vault_is_away() {
-    let options = ControllersOptions::new(1).raised(Raising::Told);
-    let Some(mut story) = installed(options).await else { return };
-    told(story.boot());
-    super::crash::wait_for_certificates(&story);
-    let first = told(story.nodes[0].bootstrap(&[]));
-    assert!(first.status.success(), "{}{}", first.stdout, first.stderr);
+    let Some(mut story) = raised_when_told().await else { return };
     keep_something(&story).await;
 
     story.site.proxy.set(Fault::Refuse);
