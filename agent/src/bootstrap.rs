@@ -106,6 +106,8 @@ struct Run<'a> {
     leases: Leases,
     /// How often a wait has given way to an earlier step, and whether the last one has.
     gave_way: (u32, bool),
+    /// The waits that gave way and are not known to be over, and when each began.
+    open: Vec<(Step, Duration)>,
     /// The digest of the assets, read once in a run.
     assets: Option<String>,
     /// What Vault says of the shared secrets, once it was asked.
@@ -130,6 +132,7 @@ pub async fn run(node: &Node, mode: Mode, tell: Tell<'_>) -> Result<Report> {
         no_super_user: None,
         leases: Leases::default(),
         gave_way: (0, false),
+        open: Vec::new(),
         assets: None,
         shared_changed: None,
     };
@@ -190,7 +193,9 @@ impl Run<'_> {
         let mut repeats = 0;
         loop {
             let facts = self.look().await?;
-            let Some(step) = step::next(self.plane.style, &facts, &self.journal) else {
+            let next = step::next(self.plane.style, &facts, &self.journal);
+            self.close(next)?;
+            let Some(step) = next else {
                 return Ok(());
             };
             if step.changes() && held.is_none() {
@@ -213,6 +218,7 @@ impl Run<'_> {
     async fn one(&mut self, step: Step, facts: &PlaneFacts, held: Option<&Held>) -> Result<()> {
         let why = step.satisfied(self.plane.style, facts, &self.journal).err().unwrap_or_default();
         let begun = self.node.clock.monotonic();
+        self.open.retain(|(open, _)| *open != step);
         self.note_event(Event::Begun { step })?;
         (self.tell)(&Progress::Begun(step, why));
         let node = self.node;
@@ -226,16 +232,35 @@ impl Run<'_> {
             return Err(error);
         }
         if std::mem::take(&mut self.gave_way.1) {
+            self.open.push((step, begun));
             return Ok(());
         }
+        self.done(step, begun)
+    }
+
+    fn done(&mut self, step: Step, begun: Duration) -> Result<()> {
         self.note_event(Event::Done { step })?;
         if step == Step::AwaitControlPlane {
             self.note_event(Event::Completed)?;
         }
-        let took = node.clock.monotonic().saturating_sub(begun);
+        let took = self.node.clock.monotonic().saturating_sub(begun);
         self.report.done.push((step, took));
         (self.tell)(&Progress::Done(step, took));
         Ok(())
+    }
+
+    /// A wait that gave way may have become true by what came before it: then it is done too.
+    fn close(&mut self, next: Option<Step>) -> Result<()> {
+        let waits = |(open, _): &(Step, Duration)| {
+            next.is_some_and(|next| self.place(next) <= self.place(*open))
+        };
+        let (open, over): (Vec<_>, Vec<_>) = self.open.iter().copied().partition(waits);
+        self.open = open;
+        over.into_iter().try_for_each(|(step, begun)| self.done(step, begun))
+    }
+
+    fn place(&self, step: Step) -> Option<usize> {
+        step::steps(self.plane.style).iter().position(|each| *each == step)
     }
 
     /// Looks at this node; what only the API can tell is asked for where this run may.
@@ -278,10 +303,8 @@ impl Run<'_> {
     /// Whether an earlier step is true no more, so that waiting for this one is in vain. A run
     /// that goes to and fro for ever has another reason than that.
     fn gives_way(&mut self, step: Step, facts: &PlaneFacts) -> bool {
-        let steps = step::steps(self.plane.style);
-        let place = |step: Step| steps.iter().position(|each| *each == step);
         let next = step::next(self.plane.style, facts, &self.journal);
-        let earlier = next.is_some_and(|next| place(next) < place(step));
+        let earlier = next.is_some_and(|next| self.place(next) < self.place(step));
         let gives = earlier && self.gave_way.0 < GIVES_WAY;
         if gives {
             self.gave_way = (self.gave_way.0 + 1, true);
