@@ -9,6 +9,7 @@ mod source;
 mod style;
 mod texts;
 mod units;
+mod vault;
 
 use source::{Finding, one, rust, tree};
 
@@ -56,7 +57,9 @@ fn the_rig_does_not_know_the_agent() {
 #[test]
 fn units_have_no_shell_and_are_not_bound_to_the_agent() {
     let sources = tree();
-    let units = sources.iter().filter(|source| source.path.starts_with("units/system/"));
+    let places = ["units/system/", "ignition/units/"];
+    let here = |path: &str| places.iter().any(|place| path.starts_with(place));
+    let units = sources.iter().filter(|source| here(&source.path));
     refuse(units.flat_map(units::unit).collect());
 }
 
@@ -86,6 +89,22 @@ fn every_problem_has_its_entry() {
 #[test]
 fn every_step_of_a_bootstrap_is_explained() {
     refuse(docs::steps(one(&tree(), "docs/control-plane.md")));
+}
+
+#[test]
+fn vault_lets_nodes_ask_for_what_the_catalogue_names() {
+    refuse(vault::catalogue(&tree()));
+}
+
+#[test]
+fn no_role_of_vault_lets_a_node_choose_its_name() {
+    refuse(vault::names(&tree()));
+}
+
+#[test]
+fn every_value_of_vaults_data_is_explained() {
+    let sources = tree();
+    refuse(vault::values(&sources, one(&sources, "docs/vault.md")));
 }
 
 #[test]

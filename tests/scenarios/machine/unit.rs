@@ -3,7 +3,7 @@
 
 use rig::node::{AGENT, GATE, KUBELET, NodeOptions};
 
-use super::{SOON, installed, serving};
+use super::{SOON, Story, installed, serving};
 
 /// `systemd-analyze security` at most, in its tenths: 2.5 OK.
 const EXPOSURE: u32 = 25;
@@ -60,4 +60,39 @@ async fn a_wrong_configuration_is_told_once_and_not_tried_in_a_loop() {
     story.configure("");
     story.run(&["systemctl", "start", AGENT]);
     story.wait_serving();
+}
+
+#[tokio::test]
+async fn what_user_data_may_get_wrong_is_told_with_its_place_and_not_tried_in_a_loop() {
+    let Some(mut story) = installed(NodeOptions::worker()).await else {
+        return;
+    };
+    let wrong = "/etc/nodeagent/config.d/30-story.toml";
+    story.configure("[node]\nrole = \"edge\"\n");
+    story.boot().expect("it boots");
+    let place = format!("{wrong}:2: node.role: unknown variant `edge`");
+    gives_up(&story, &[&place, "`worker`, `controller`, `bare`"]);
+
+    story.configure("\n[pki.cluster]\nca = \"/etc/nodeagent/ca/gone.pem\"\n");
+    // It ends with the start, which fails.
+    story.machine.exec(&["systemctl", "restart", AGENT]).expect("exec");
+    let place = format!("{wrong}:3: pki.cluster.ca: /etc/nodeagent/ca/gone.pem: No such file");
+    gives_up(&story, &[&place, "put the CA's PEM there"]);
+
+    story.configure("");
+    story.run(&["systemctl", "start", AGENT]);
+    story.wait_serving();
+}
+
+/// Waits until systemd has given up on the agent, at its first failure, and its journal says what is
+/// wrong and what to do.
+fn gives_up(story: &Story, wanted: &[&str]) {
+    let machine = &story.machine;
+    machine.wait_unit(AGENT, "failed", SOON).expect("it gives up");
+    assert_eq!(machine.unit_property(AGENT, "ExecMainStatus").expect("a code"), "78");
+    assert_eq!(machine.unit_property(AGENT, "NRestarts").expect("a number"), "0");
+    story.wait(&format!("the journal says {wanted:?}"), || {
+        let log = story.log();
+        wanted.iter().all(|text| log.contains(text))
+    });
 }
