@@ -1,6 +1,7 @@
 //! The verbs. Their doc comments are `--help`.
 
 mod bootstrap;
+mod version;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,6 +24,8 @@ use crate::node::{Node, SessionCell};
 use crate::status::{self, Health, text};
 use crate::wire::http::Limits;
 use crate::wire::vault::{Vault, VaultOptions};
+
+pub use version::{COMMIT, VERSION};
 
 /// Identity, certificates and control plane of a Kubernetes node, from Vault.
 #[derive(Debug, Parser)]
@@ -73,7 +76,7 @@ pub enum Verb {
     Render,
     /// Check the configuration and print every error in it.
     Check,
-    /// Print the version.
+    /// Print the version and the commit that it was built from.
     Version,
 }
 
@@ -131,7 +134,7 @@ pub async fn run(cli: &Cli) -> Result<Outcome> {
             bootstrap::run(&node, wanted).await.map(Outcome::good)
         }
         Verb::Render => bootstrap::render(&build(&root, &clock)?).map(Outcome::good),
-        Verb::Version => Ok(Outcome::good(format!("nodeagent {}\n", env!("CARGO_PKG_VERSION")))),
+        Verb::Version => Ok(Outcome::good(version::line(COMMIT))),
     }
 }
 

@@ -143,7 +143,9 @@ async fn check_version_help_and_usage_have_their_exit_codes() {
     assert_eq!(output.status.code(), Some(0), "{}", text_of(&output));
     assert!(text_of(&output).contains("2 certificates for 1 consumers"), "{}", text_of(&output));
     let output = run_verb(&stage, &["version"]);
-    assert_eq!(text_of(&output), format!("nodeagent {}\n", env!("CARGO_PKG_VERSION")));
+    // Only a release knows its commit, and these tests build none.
+    let version = format!("nodeagent {} (", env!("CARGO_PKG_VERSION"));
+    assert!(text_of(&output).starts_with(&version), "{}", text_of(&output));
     assert_eq!(code(&stage, &["--help"]), Some(0));
     for wrong in [&["starte"][..], &[], &["await"], &["status", "--yaml"], &["await", "a", "b"]] {
         assert_eq!(code(&stage, wrong), Some(64), "{wrong:?}");
