@@ -38,7 +38,8 @@ fn public(stage: &Stage, agent: &Running) -> BTreeMap<String, Vec<u8>> {
     texts
 }
 
-fn open_files(directory: &Path, found: &mut BTreeMap<String, Vec<u8>>) {
+/// Every file for everybody below a directory, with its content.
+pub(crate) fn open_files(directory: &Path, found: &mut BTreeMap<String, Vec<u8>>) {
     for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
         let Ok(data) = entry.metadata() else { continue };
         let mode = data.permissions().mode();
@@ -52,7 +53,7 @@ fn open_files(directory: &Path, found: &mut BTreeMap<String, Vec<u8>>) {
 }
 
 /// Where which secret was found.
-fn leaks(
+pub(crate) fn leaks(
     secrets: &BTreeMap<&'static str, String>,
     texts: &BTreeMap<String, Vec<u8>>,
 ) -> Vec<String> {

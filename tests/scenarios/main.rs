@@ -15,6 +15,7 @@ mod first_boot;
 mod golden;
 mod known_flags;
 mod kubernetes;
+mod launch;
 mod leaks;
 mod machine;
 mod nonce;

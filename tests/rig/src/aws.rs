@@ -3,6 +3,7 @@
 //! and one instance metadata service per instance. Identity documents are signed by a key of the
 //! model's own, whose certificate a real Vault accepts through `auth/aws/config/certificate`.
 
+pub mod credentials;
 pub mod document;
 mod ec2;
 pub mod imds;
@@ -17,6 +18,7 @@ use jiff::Timestamp;
 
 use crate::clock::{ModelClock, lock};
 use crate::server::{Server, ServerOptions};
+use credentials::{Issued, Keys, RoleCredentials};
 use document::Signer;
 use imds::Imds;
 
@@ -176,6 +178,7 @@ pub enum Ec2Fault {
 struct World {
     clock: ModelClock,
     instances: Mutex<BTreeMap<String, Instance>>,
+    issued: Issued,
     fault: Mutex<Ec2Fault>,
 }
 
@@ -203,6 +206,7 @@ impl Aws {
         let world = Arc::new(World {
             clock: clock.clone(),
             instances: Mutex::default(),
+            issued: Issued::default(),
             fault: Mutex::default(),
         });
         let ec2 = Server::start(ServerOptions::new(ec2::handler(Arc::clone(&world)), clock))?;
@@ -286,6 +290,23 @@ impl Aws {
         self.world.change(id, |instance| {
             instance.spec.instance_profile = profile.map(str::to_owned);
         });
+    }
+
+    /// Gives an instance other user data, which it sees at its next first boot.
+    pub fn change_user_data(&self, id: &str, user_data: Option<Bytes>) {
+        self.world.change(id, |instance| instance.spec.user_data = user_data);
+    }
+
+    /// The credentials that the metadata service hands out on an instance; none without a profile.
+    #[must_use]
+    pub fn role_credentials(&self, id: &str) -> Option<RoleCredentials> {
+        self.world.issued.of(&self.world.instance(id)?)
+    }
+
+    /// For the model of a service that checks who asks.
+    #[must_use]
+    pub fn keys(&self) -> Keys {
+        Keys(Arc::clone(&self.world))
     }
 
     /// The metadata service of an instance on a free port of loopback.

@@ -6,7 +6,7 @@
 
 pub mod api;
 mod by_hand;
-mod configure;
+pub(crate) mod configure;
 mod faults;
 mod leftovers;
 pub mod load;

@@ -12,6 +12,7 @@ mod cgroup;
 mod command;
 mod disk;
 mod lan;
+mod namespace;
 mod network;
 mod nspawn;
 mod slot;
@@ -98,6 +99,9 @@ pub struct MachineOptions {
     pub flavour: Flavour,
     /// Files or directories of the host that it sees, read-only: (on the host, in the machine).
     pub binds: Vec<(PathBuf, PathBuf)>,
+    /// Directories of the host that are volumes of the machine, mounted before it boots:
+    /// (on the host, in the machine).
+    pub volumes: Vec<(PathBuf, PathBuf)>,
     /// The network that it shares with other machines; one of its own where there is none.
     pub lan: Option<Arc<Lan>>,
 }
@@ -106,13 +110,21 @@ impl MachineOptions {
     /// A machine of that host name and flavour that sees nothing of the host.
     #[must_use]
     pub fn new(name: &str, flavour: Flavour) -> Self {
-        Self { name: name.to_owned(), flavour, binds: Vec::new(), lan: None }
+        let (binds, volumes) = (Vec::new(), Vec::new());
+        Self { name: name.to_owned(), flavour, binds, volumes, lan: None }
     }
 
     /// The same with `host` (a file or a directory of the host) to be seen read-only at `inside`.
     #[must_use]
     pub fn bind(mut self, host: &Path, inside: &str) -> Self {
         self.binds.push((host.to_owned(), inside.into()));
+        self
+    }
+
+    /// The same with `host`, a directory of the host, mounted at `inside`.
+    #[must_use]
+    pub fn volume(mut self, host: &Path, inside: &str) -> Self {
+        self.volumes.push((host.to_owned(), inside.into()));
         self
     }
 

@@ -23,6 +23,10 @@ const TTL_MAX_SECONDS: i64 = 21_600;
 const TTL_HEADER: &str = "x-aws-ec2-metadata-token-ttl-seconds";
 const TOKEN_HEADER: &str = "x-aws-ec2-metadata-token";
 const IDENTITY: &str = "/latest/dynamic/instance-identity/";
+/// The version that Ignition asks; what is served does not differ between versions.
+const DATED: &str = "/2019-10-01/";
+/// Below the metadata; then the name of the role.
+const CREDENTIALS: &str = "iam/security-credentials/";
 /// Sessions kept; AWS has no such limit, a test that opens more has a loop.
 const SESSIONS_MAX: usize = 10_000;
 
@@ -127,19 +131,32 @@ impl Model {
         if request.method != http::Method::GET && request.method != http::Method::HEAD {
             return text(405, "405 - Method Not Allowed");
         }
-        if let Some(name) = request.path.strip_prefix(IDENTITY) {
+        let path = match request.path.strip_prefix(DATED) {
+            Some(rest) => format!("/latest/{rest}"),
+            None => request.path.clone(),
+        };
+        if let Some(name) = path.strip_prefix(IDENTITY) {
             return self.identity(name, &instance);
         }
-        if request.path == "/latest/user-data" {
+        if path == "/latest/user-data" {
             let data = instance.spec.user_data.clone();
             return data.map_or_else(not_found, |data| {
                 Response::typed(200, "application/octet-stream", data)
             });
         }
-        match request.path.strip_prefix("/latest/meta-data") {
-            Some(name) => metadata(name.trim_start_matches('/'), &instance),
+        match path.strip_prefix("/latest/meta-data") {
+            Some(name) => metadata(name.trim_start_matches('/'), self.values(&instance)),
             None => not_found(),
         }
+    }
+
+    fn values(&self, instance: &Instance) -> BTreeMap<String, String> {
+        let mut values = values(instance);
+        if let Some(credentials) = self.world.issued.of(instance) {
+            let document = credentials.document(self.world.clock.now()).to_string();
+            values.insert(format!("{CREDENTIALS}{}", credentials.role), document);
+        }
+        values
     }
 
     /// Opens a session, unless a proxy forwarded the request: the rule against open proxies.
@@ -233,8 +250,7 @@ fn foreign_signer() -> &'static Signer {
     FOREIGN.get_or_init(Signer::generate)
 }
 
-fn metadata(name: &str, instance: &Instance) -> Response {
-    let values = values(instance);
+fn metadata(name: &str, values: BTreeMap<String, String>) -> Response {
     if let Some(value) = values.get(name) {
         return text(200, value);
     }

@@ -33,19 +33,23 @@ impl Controllers {
             Style::Static => "static",
             Style::SelfHosted => "self-hosted",
         };
-        let kubelet = in_a_container();
-        let kubelet = kubelet.iter().map(|(key, value)| format!("{key} = {}\n", toml(value)));
-        let kubelet: String = kubelet.collect();
         format!(
             "[cluster]\napi_server = \"https://{}:6443\"\n\
              [etcd.members]\n{members}\
              [control_plane]\nimage = \"localhost/{{component}}:1\"\nstyle = \"{style}\"\n\
-             automatic = {}\n\
-             [kubelet.config]\n{kubelet}",
+             automatic = {}\n{}",
             self.api_ip(),
             options.raising == Raising::Automatic,
+            kubelet_in_a_container(),
         )
     }
+}
+
+/// What a site would never write: see `peer::kube::in_a_container`.
+pub(crate) fn kubelet_in_a_container() -> String {
+    let settings = in_a_container();
+    let settings = settings.iter().map(|(key, value)| format!("{key} = {}\n", toml(value)));
+    format!("[kubelet.config]\n{}", settings.collect::<String>())
 }
 
 /// A value as TOML writes it in a line; numbers, texts and lists are those of JSON.

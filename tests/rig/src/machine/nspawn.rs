@@ -114,6 +114,9 @@ fn arguments(options: &MachineOptions, disk: &Disk, network: &Network) -> Vec<St
         let (host, inside) = (host.display(), inside.display());
         arguments.push(format!("--bind-ro={host}:{inside}"));
     }
+    for (host, inside) in &options.volumes {
+        arguments.push(format!("--bind={}:{}", host.display(), inside.display()));
+    }
     arguments
 }
 
