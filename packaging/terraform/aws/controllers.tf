@@ -117,9 +117,9 @@ resource "aws_instance" "controller" {
   }
 
   lifecycle {
-    # An apply that replaced all controllers would take etcd's majority away. A new image or user-data
-    # reaches a controller when a person replaces it; the output outdated_controllers tells which.
-    ignore_changes = [ami, user_data_base64]
+    # An apply that replaced or stopped all controllers would take etcd's majority away. These reach a
+    # controller when a person replaces it; the output outdated_controllers tells which.
+    ignore_changes = [ami, instance_type, key_name, user_data_base64]
   }
 
   # What a node needs in its first minute: a refused download from S3 ends its first boot.

@@ -6,12 +6,12 @@ locals {
   # Without ListBucket a missing object reads as 403, and nobody learns what else there is.
   read_artifacts = { Effect = "Allow", Action = ["s3:GetObject"], Resource = ["${local.bucket_arn}/artifacts/*"] }
   # No delete: what a broken controller has overwritten is still there as a former version.
-  keep_backups = { Effect = "Allow", Action = ["s3:GetObject", "s3:PutObject"], Resource = ["${local.bucket_arn}/backups/*"] }
+  keep_backups = { Effect = "Allow", Action = ["s3:GetObject", "s3:PutObject"], Resource = ["${local.bucket_arn}/backups/${var.cluster_name}/*"] }
   list_backups = {
     Effect    = "Allow"
     Action    = ["s3:ListBucket"]
     Resource  = [local.bucket_arn]
-    Condition = { StringLike = { "s3:prefix" = ["backups/*"] } }
+    Condition = { StringLike = { "s3:prefix" = ["backups/${var.cluster_name}/*"] } }
   }
 
   roles = {

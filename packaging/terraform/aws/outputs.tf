@@ -20,9 +20,10 @@ output "controllers" {
 }
 
 output "outdated_controllers" {
-  description = "Controllers that were launched with another image or user-data than a new one would get: to be replaced, one at a time."
+  description = "Controllers that were launched with another image, type or user-data than a new one would get: to be replaced, one at a time."
   value = [for name, instance in aws_instance.controller : name
-  if instance.ami != local.ami_id || instance.user_data_base64 != module.controller_user_data.user_data_base64]
+    if instance.ami != local.ami_id || instance.instance_type != var.controllers.instance_type ||
+  instance.user_data_base64 != module.controller_user_data.user_data_base64]
 }
 
 output "worker_pools" {
@@ -34,7 +35,7 @@ output "bucket" {
   description = "Where artifacts go, and where controllers may put backups."
   value = {
     artifacts = "s3://${local.bucket}/artifacts/"
-    backups   = "s3://${local.bucket}/backups/"
+    backups   = "s3://${local.bucket}/backups/${var.cluster_name}/"
   }
 }
 
@@ -44,15 +45,17 @@ output "instance_profile_arns" {
 }
 
 output "vault_values" {
-  description = "The values of this cluster in packaging/vault; docs/vault.md uses them."
+  description = <<-TEXT
+    The values of this cluster in packaging/vault; docs/vault.md uses them. `node_cidrs` is right where
+    Vault is reached privately; by the internet it sees network.nat_addresses.
+  TEXT
   value = {
-    account_id   = data.aws_caller_identity.current.account_id
-    region       = data.aws_region.current.region
-    cluster      = var.cluster_name
-    api_name     = local.api_name
-    dns_domain   = var.dns_domain
-    service_cidr = var.service_cidr
-    node_cidrs   = local.cidr
+    account_id = data.aws_caller_identity.current.account_id
+    region     = data.aws_region.current.region
+    cluster    = var.cluster_name
+    api_name   = local.api_name
+    dns_domain = var.dns_domain
+    node_cidrs = local.cidr
   }
 }
 
@@ -79,7 +82,7 @@ output "user_data_bytes" {
 output "next" {
   description = "What to do now, as commands."
   value       = <<-TEXT
-    # Vault: bind its roles to these profiles (docs/vault.md)
+    # are the values that Vault was given these? (docs/vault.md)
     terraform output -json vault_values
     # wait for a control plane that is ready
     curl --cacert cluster-ca.pem --retry 60 --retry-delay 10 --retry-all-errors ${local.api_server}/readyz

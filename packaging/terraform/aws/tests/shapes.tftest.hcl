@@ -194,7 +194,7 @@ run "a_role_may_what_it_needs" {
   }
   assert {
     condition = flatten([for it in jsondecode(aws_iam_role_policy.node["controller"].policy).Statement : it.Resource]) == [
-      "arn:aws:s3:::example-prod/artifacts/*", "arn:aws:s3:::example-prod/backups/*", "arn:aws:s3:::example-prod",
+      "arn:aws:s3:::example-prod/artifacts/*", "arn:aws:s3:::example-prod/backups/prod/*", "arn:aws:s3:::example-prod",
     ]
     error_message = "a controller keeps backups too"
   }

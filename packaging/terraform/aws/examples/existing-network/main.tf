@@ -47,7 +47,7 @@ module "cluster" {
   image = { ami_id = "ami-0123456789abcdef0" }
   release = {
     kind   = "binary"
-    url    = "s3://example-artifacts/artifacts/nodeagent-0.1.0"
+    url    = "s3://example-artifacts/artifacts/nodeagent-0.1.0-x86-64"
     sha512 = var.nodeagent_sha512
   }
 
