@@ -18,4 +18,5 @@ pub mod server;
 pub mod setup;
 pub mod stage;
 pub mod systemd;
+pub mod terraform;
 pub mod vault;
