@@ -1,12 +1,12 @@
-//! What `nodeagent version` tells: the version, and the commit that it was built from. A node is asked
-//! for it when something is wrong, so it has to lead to the very source: a version alone is the same
-//! for everything that was built between two releases.
+//! What `nodeagent version` tells: the version, and the commit that it was built from. A node is
+//! asked for it when something is wrong, so it has to lead to the very source: a version alone is
+//! the same for everything that was built between two releases.
 
 /// The version, as the release and its image are called.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The commit, with `-dirty` behind it where the tree held changes that are in no commit. A release is
-/// told it by packaging/release/build; no other build knows.
+/// The commit, with `-dirty` behind it where the tree held changes that are in no commit. A
+/// release is told it by packaging/release/build; no other build knows.
 pub const COMMIT: Option<&str> = option_env!("NODEAGENT_COMMIT");
 
 /// The line that is printed.
