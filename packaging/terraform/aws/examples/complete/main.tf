@@ -38,7 +38,7 @@ locals {
     url    = "s3://${local.bucket}/artifacts/${basename(path)}"
     sha512 = filesha512(path)
   } }
-  # Vault's and those of its three PKI mounts, as `vault read` gives them. They are pinned.
+  # Of Vault itself, and of its three PKI mounts (docs/vault.md, step 7). They are pinned.
   authorities = { for name in ["vault", "cluster", "etcd", "front-proxy"] : name => file("${var.authorities}/${name}.pem") }
 }
 

@@ -3,6 +3,11 @@ output "api_server" {
   value       = module.cluster.api_server
 }
 
+output "controllers" {
+  description = "Instances, addresses and volumes."
+  value       = module.cluster.controllers
+}
+
 output "vault_values" {
   description = "For packaging/vault."
   value       = module.cluster.vault_values
