@@ -95,7 +95,11 @@ fn super_user<'a>() -> Wanted<'a> {
     wanted("pki/sign/bootstrap-admin", "nodeagent-bootstrap", &[]).client().of("system:masters")
 }
 
-async fn login(ctx: &Ctx, profile: &str, role: &str) -> Result<(String, String, Reply), String> {
+pub(crate) async fn login(
+    ctx: &Ctx,
+    profile: &str,
+    role: &str,
+) -> Result<(String, String, Reply), String> {
     let aws = ctx.shipped_aws();
     let id = aws.launch(LaunchSpec::profile(profile));
     let instance = aws.instance(&id).ok_or("the instance is gone")?;
@@ -105,7 +109,7 @@ async fn login(ctx: &Ctx, profile: &str, role: &str) -> Result<(String, String, 
     Ok((id, instance.private_ip.to_string(), reply))
 }
 
-fn caller(ctx: &Ctx, login: &Reply) -> Result<Caller, String> {
+pub(crate) fn caller(ctx: &Ctx, login: &Reply) -> Result<Caller, String> {
     ok(login)?;
     Ok(ctx.root().with(login.auth("client_token").as_str().unwrap_or("")))
 }

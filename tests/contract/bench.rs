@@ -173,6 +173,11 @@ impl Ctx {
         &self.bench.configured.roots
     }
 
+    /// Accessor of the shipped auth mount.
+    pub(crate) fn accessor(&self) -> &str {
+        &self.bench.configured.auth_accessor
+    }
+
     /// The AWS behind the shipped auth mount.
     pub(crate) fn shipped_aws(&self) -> &Aws {
         &self.bench.aws

@@ -94,7 +94,7 @@ pub(crate) async fn region_differs(ctx: &Ctx) -> Outcome {
 const PROFILE: &str = "bound_iam_instance_profile_arn";
 
 fn arn(name: &str) -> String {
-    format!("arn:aws:iam::{}:instance-profile/{name}", rig::aws::ACCOUNT)
+    format!("arn:aws:iam::{}:instance-profile/rig-{name}", rig::aws::ACCOUNT)
 }
 
 pub(crate) async fn profile_differs(ctx: &Ctx) -> Outcome {

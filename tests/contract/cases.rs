@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use crate::bench::{Ctx, Outcome};
-use crate::{agent, bounds, documents, init, login, pki, quota, renew, sign, sys, token};
+use crate::{agent, bounds, documents, init, login, pki, quota, renew, shipped, sign, sys, token};
 
 /// One case.
 pub(crate) struct Case {
@@ -207,4 +207,13 @@ pub(crate) const CASES: &[Case] = cases! {
         masters_cannot_be_asked_for
         super_user_has_one_name
         shared_secrets_are_written_once;
+    shipped:
+        every_write_is_kept
+        no_name_but_its_own
+        a_controller_is_no_other_controller
+        a_role_wants_its_profile
+        a_role_wants_its_region
+        tokens_are_bound_to_the_nodes_addresses
+        log_ins_have_a_quota
+        two_clusters_in_one_vault_are_apart;
 };

@@ -16,6 +16,7 @@ mod login;
 mod pki;
 mod quota;
 mod renew;
+mod shipped;
 mod sign;
 mod sys;
 mod token;

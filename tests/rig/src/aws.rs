@@ -26,6 +26,8 @@ use imds::Imds;
 pub const ACCOUNT: &str = "123456789012";
 /// The region unless a launch says otherwise.
 pub const REGION: &str = "us-east-1";
+/// The cluster that instances are launched for: their profiles are named after it.
+pub const CLUSTER: &str = "rig";
 /// Instance ids count up from here, so that screens and goldens are stable.
 const FIRST_ID: u64 = 0x0a1b_2c3d_4e00_0001;
 
@@ -92,7 +94,7 @@ impl Default for LaunchSpec {
             instance_type: "m6i.large".into(),
             subnet_id: "subnet-0000000000000001a".into(),
             vpc_id: "vpc-0000000000000001".into(),
-            instance_profile: Some("worker".into()),
+            instance_profile: Some(format!("{CLUSTER}-worker")),
             tags: BTreeMap::new(),
             hop_limit: 1,
             user_data: None,
@@ -102,10 +104,10 @@ impl Default for LaunchSpec {
 }
 
 impl LaunchSpec {
-    /// The default node with another instance profile (`controller`, `worker`).
+    /// The default node with the cluster's instance profile for a role (`controller`, `worker`).
     #[must_use]
-    pub fn profile(name: &str) -> Self {
-        Self { instance_profile: Some(name.into()), ..Self::default() }
+    pub fn profile(role: &str) -> Self {
+        Self { instance_profile: Some(format!("{CLUSTER}-{role}")), ..Self::default() }
     }
 
     /// The same at the address that a machine of the rig really has.

@@ -85,7 +85,10 @@ async fn metadata_is_the_instance_s_and_directories_list() {
     }
     let info: Value =
         serde_json::from_str(&get(&imds, &session, "meta-data/iam/info").await.1).expect("JSON");
-    assert_eq!(info["InstanceProfileArn"], "arn:aws:iam::123456789012:instance-profile/controller");
+    assert_eq!(
+        info["InstanceProfileArn"],
+        "arn:aws:iam::123456789012:instance-profile/rig-controller"
+    );
     assert!(get(&imds, &session, "meta-data").await.1.contains("\niam/\ninstance-id\n"));
     assert_eq!(get(&imds, &session, "meta-data/x").await.0, 404);
 }
@@ -119,7 +122,8 @@ async fn ec2_describes_what_is_and_refuses_as_told() {
     aws.change_image(&id, "ami-2");
     let (status, xml) = call(&aws, &form).await;
     assert_eq!(status, 200);
-    for part in ["<imageId>ami-2</imageId>", "<name>running</name>", ":instance-profile/controller"]
+    for part in
+        ["<imageId>ami-2</imageId>", "<name>running</name>", ":instance-profile/rig-controller"]
     {
         assert!(xml.contains(part), "{part} in {xml}");
     }
@@ -147,8 +151,10 @@ async fn iam_names_the_role_of_a_profile() {
     let (aws, _) = world();
     aws.launch(LaunchSpec::profile("controller"));
     let form = "Action=GetInstanceProfile&InstanceProfileName=";
-    let (status, xml) = call(&aws, &format!("{form}controller")).await;
-    assert!(status == 200 && xml.contains("<Arn>arn:aws:iam::123456789012:role/controller</Arn>"));
+    let (status, xml) = call(&aws, &format!("{form}rig-controller")).await;
+    assert!(
+        status == 200 && xml.contains("<Arn>arn:aws:iam::123456789012:role/rig-controller</Arn>")
+    );
     let (status, xml) = call(&aws, &format!("{form}nobody")).await;
     assert!(status == 404 && xml.contains("NoSuchEntity"));
 }

@@ -18,6 +18,7 @@ pub(super) struct Mount {
     pub(super) kind: String,
     pub(super) accessor: String,
     description: String,
+    options: Value,
     default_ttl: i64,
     max_ttl: i64,
     pub(super) backend: Backend,
@@ -75,6 +76,7 @@ impl Mount {
             kind: kind.to_owned(),
             accessor: format!("{kind}_{}", ids::hex::<4>()),
             description: String::new(),
+            options: Value::Null,
             default_ttl: 0,
             max_ttl: 0,
             backend,
@@ -93,6 +95,7 @@ impl Mount {
             "accessor": self.accessor,
             "config": { "default_lease_ttl": self.default_ttl, "max_lease_ttl": self.max_ttl },
             "description": self.description,
+            "options": self.options,
             "type": self.kind,
         })
     }
@@ -193,6 +196,7 @@ impl Mounts {
         }
         let mut mount = Mount::new(kind, backend);
         mount.description = form.text("description").to_owned();
+        mount.options = form.shown().get("options").cloned().unwrap_or_default();
         if let Some(config) = form.shown().get("config").and_then(Value::as_object) {
             let (config, _) = Form::parse(TUNE, config)?;
             mount.tune(&config);

@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 
 use super::answer::{Operation, Refusal, Reply};
 use super::fault::Lie;
-use super::field::{Field, Form, Kind, field};
+use super::field::{Field, Form, Kind, field, with_default};
 use ca::Authority;
 
 /// One mount.
@@ -29,6 +29,7 @@ pub(super) struct Pki {
     roles: BTreeMap<String, Form>,
     issued: BTreeMap<String, Issued>,
     urls: Option<Form>,
+    tidy: Option<Form>,
 }
 
 /// A certificate that the mount remembers.
@@ -67,6 +68,14 @@ const URLS: &[Field] = &[
     field("crl_distribution_points", Kind::List),
     field("ocsp_servers", Kind::List),
 ];
+/// Kept and shown; the model forgets nothing by itself.
+const TIDY: &[Field] = &[
+    field("enabled", Kind::Flag),
+    with_default("interval_duration", Kind::Seconds, "12h"),
+    field("tidy_cert_store", Kind::Flag),
+    field("tidy_revoked_certs", Kind::Flag),
+    with_default("safety_buffer", Kind::Seconds, "72h"),
+];
 const DEFAULT_ISSUER: &[Field] =
     &[field("default", Kind::Text), field("default_follows_latest_issuer", Kind::Flag)];
 const REVOKE: &[Field] = &[field("serial_number", Kind::Text)];
@@ -80,6 +89,7 @@ impl Pki {
                 self.generate_root(kind, request)
             }
             ["config", "urls"] => self.urls(request),
+            ["config", "auto-tidy"] => self.auto_tidy(request),
             ["config", "issuers"] => self.default_issuer(request),
             ["roles", name] if !name.is_empty() => self.role(name, request),
             ["roles" | "roles/"] | ["roles", ""] if request.operation == Operation::List => {
@@ -106,6 +116,17 @@ impl Pki {
         }
         let shown = self.urls.as_ref().map(Form::shown).unwrap_or_default();
         Ok(Reply::data(Value::Object(shown)))
+    }
+
+    fn auto_tidy(&mut self, request: &Request<'_>) -> Result<Reply, Refusal> {
+        let mut warnings = Vec::new();
+        if request.operation == Operation::Write {
+            let (form, told) = Form::parse(TIDY, request.body)?;
+            self.tidy = Some(form);
+            warnings = told;
+        }
+        let shown = self.tidy.as_ref().map(Form::shown).unwrap_or_default();
+        Ok(Reply::Data(Value::Object(shown), warnings))
     }
 
     fn default_issuer(&mut self, request: &Request<'_>) -> Result<Reply, Refusal> {

@@ -15,7 +15,7 @@ use super::lease::after;
 #[derive(Debug, Default)]
 pub(super) struct Quotas {
     rules: BTreeMap<String, Rule>,
-    headers: bool,
+    config: Option<Form>,
 }
 
 #[derive(Debug)]
@@ -48,6 +48,7 @@ const CONFIG: &[Field] = &[
     field("enable_rate_limit_response_headers", Kind::Flag),
     field("enable_rate_limit_audit_logging", Kind::Flag),
     field("rate_limit_exempt_paths", Kind::List),
+    field("absolute_rate_limit_exempt_paths", Kind::List),
 ];
 
 /// Paths that no quota counts: a locked-out operator must still see and unseal the server.
@@ -64,11 +65,11 @@ impl Quotas {
         if path == "config" {
             if operation == Operation::Write {
                 let (form, warnings) = Form::parse(CONFIG, body)?;
-                self.headers = form.flag("enable_rate_limit_response_headers");
+                self.config = Some(form);
                 return Ok(Reply::written(warnings));
             }
-            let data = json!({ "enable_rate_limit_response_headers": self.headers });
-            return Ok(Reply::data(data));
+            let shown = self.config.as_ref().map(Form::shown).unwrap_or_default();
+            return Ok(Reply::data(Value::Object(shown)));
         }
         if path.starts_with("lease-count/") {
             return Err(Refusal::new(404, "enterprise-only feature"));
@@ -88,7 +89,11 @@ impl Quotas {
                 Ok(Reply::NoContent)
             }
             _ => Ok(self.rules.get(name).map_or(Reply::Absent, |rule| {
-                Reply::data(json!({ "name": name, "path": rule.path, "rate": rule.rate }))
+                Reply::data(json!({
+                    "type": "rate-limit", "name": name, "group_by": "ip", "path": rule.path,
+                    "role": "", "rate": rule.rate, "secondary_rate": 0, "inheritable": false,
+                    "interval": rule.interval, "block_interval": rule.block,
+                }))
             })),
         }
     }
@@ -112,7 +117,8 @@ impl Quotas {
             return Ok(Vec::new());
         };
         let (allowed, headers) = rule.take(from, now);
-        let headers = if self.headers { headers } else { Vec::new() };
+        let told = |config: &Form| config.flag("enable_rate_limit_response_headers");
+        let headers = if self.config.as_ref().is_some_and(told) { headers } else { Vec::new() };
         if allowed {
             return Ok(headers);
         }

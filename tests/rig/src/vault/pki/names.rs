@@ -40,7 +40,12 @@ pub(super) fn collect(
         names.uris.clone_from(&csr.uris);
     } else {
         for name in form.list("alt_names") {
-            if name.contains('@') { names.emails.push(name) } else { names.dns.push(name) }
+            // What is no name of a host is dropped without a word.
+            if name.contains('@') {
+                names.emails.push(name);
+            } else if is_hostname(name.trim_start_matches("*.")) {
+                names.dns.push(name);
+            }
         }
         names.uris = form.list("uri_sans");
         names.ips = addresses(form)?;
