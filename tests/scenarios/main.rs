@@ -13,6 +13,7 @@ mod clock;
 mod consumers;
 mod first_boot;
 mod golden;
+mod ignition;
 mod known_flags;
 mod kubernetes;
 mod launch;

@@ -77,8 +77,17 @@ locals {
       files = concat([for part in local.parts : try(part.storage.files, [])]...)
       links = concat([for part in local.parts : try(part.storage.links, [])]...)
     }
-    systemd = { units = concat([for part in local.parts : try(part.systemd.units, [])]...) }
+    systemd = { units = [for unit in local.units : merge(unit,
+      try({ contents = replace(unit.contents, local.comment, "") }, {}),
+      try({ dropins = [for dropin in unit.dropins :
+        merge(dropin, { contents = replace(dropin.contents, local.comment, "") })
+      ] }, {}),
+    )] }
   }
+
+  # The comments of units are for those who read them here: they would be a fifth of what EC2 takes.
+  comment = "/(?m)^#.*\n/"
+  units   = concat([for part in local.parts : try(part.systemd.units, [])]...)
 
   # On AWS, Ignition takes no gzip'd user-data, but a gzip'd configuration that it is pointed to.
   user_data = jsonencode({
@@ -90,4 +99,8 @@ locals {
       } }
     }
   })
+
+  # It is ASCII, so characters are bytes.
+  bytes     = length(local.user_data)
+  too_large = "The user-data of role ${var.role} has ${local.bytes} bytes, and EC2 takes 16384: shorten extra_config, pin fewer authorities in each ca_pem, or make release.kind sysext, which brings its units."
 }

@@ -3,9 +3,8 @@ output "user_data" {
   value       = local.user_data
 
   precondition {
-    # It is ASCII, so characters are bytes.
-    condition     = length(local.user_data) <= 16384
-    error_message = "The user-data of role ${var.role} has ${length(local.user_data)} bytes, and EC2 takes 16384: shorten extra_config, pin fewer authorities in each ca_pem, or make release.kind sysext, which brings its units."
+    condition     = local.bytes <= 16384
+    error_message = local.too_large
   }
 }
 
@@ -14,14 +13,14 @@ output "user_data_base64" {
   value       = base64encode(local.user_data)
 
   precondition {
-    condition     = length(local.user_data) <= 16384
-    error_message = "The user-data of role ${var.role} has ${length(local.user_data)} bytes, and EC2 takes 16384: shorten extra_config, pin fewer authorities in each ca_pem, or make release.kind sysext, which brings its units."
+    condition     = local.bytes <= 16384
+    error_message = local.too_large
   }
 }
 
 output "user_data_bytes" {
   description = "How many bytes it has, of the 16384 that EC2 takes."
-  value       = length(local.user_data)
+  value       = local.bytes
 }
 
 output "site_toml" {
