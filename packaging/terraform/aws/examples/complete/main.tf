@@ -24,10 +24,6 @@ terraform {
 
 provider "aws" {
   region = "eu-central-1"
-
-  default_tags {
-    tags = { Environment = "production" }
-  }
 }
 
 locals {
@@ -47,6 +43,8 @@ module "cluster" {
 
   cluster_name       = "prod"
   kubernetes_version = "1.36.3"
+  # Not by the provider's default_tags: these do not reach what Auto Scaling launches.
+  tags = { Environment = "production" }
   network = {
     cidr  = "10.0.0.0/16"
     zones = ["eu-central-1a", "eu-central-1b", "eu-central-1c"]
