@@ -3,7 +3,8 @@
 
 use rig::aws::Ec2Fault;
 use rig::server::{Fault, Step};
-use rig::stage::{StageOptions, Which};
+use rig::stage::{Stage, StageOptions, Which};
+use serde_json::json;
 
 use crate::play::*;
 
@@ -37,6 +38,40 @@ async fn a_quota_is_respected() {
     at_log_in(Fault::status(429, text), "vault-throttled").await;
 }
 
+#[tokio::test]
+async fn a_quota_is_waited_for_as_long_as_it_says() {
+    let Some((stage, others)) = limited(Which::Model).await else { return };
+    // The one that was told to wait, the one after that, and one more where a second was cut.
+    let asked = stage.model().server().count(LOGIN) - others;
+    assert!((2..=3).contains(&asked), "{asked} log-ins");
+}
+
+#[tokio::test]
+async fn a_quota_of_a_real_vault_is_waited_for_too() {
+    limited(Which::Real).await;
+}
+
+/// Another client of the node's address has used up the quota of log-ins for ten seconds. Gives
+/// how often it had to ask for that.
+async fn limited(which: Which) -> Option<(Stage, usize)> {
+    let stage = stage_on(which, StageOptions::worker()).await?;
+    let rule = json!({
+        "path": "auth/aws/login", "rate": 1, "interval": "1s", "block_interval": "10s",
+    });
+    let path = "sys/quotas/rate-limit/aws-login";
+    stage.admin().must_write(path, &rule).await.expect("the quota is taken");
+    let other = stage.admin().with_token(None);
+    let mut others = 1;
+    while other.write("auth/aws/login", &json!({})).await.expect("an answer").status != 429 {
+        others += 1;
+        assert!(others < 20, "the quota refuses nobody");
+    }
+    let _agent = stage.run().expect("the agent starts");
+    wait_problem(&stage, "vault-throttled");
+    wait_healthy(&stage);
+    Some((stage, others))
+}
+
 /// The first log-in meets the fault twice; then all is well.
 async fn at_log_in(fault: Fault, code: &str) -> String {
     let stage = stage(StageOptions::worker()).await;
@@ -57,8 +92,8 @@ async fn no_false_answer_to_a_request_for_a_certificate_changes_what_is_publishe
     );
     for (fault, code) in [
         (Fault::Html200, "vault-failing"),
-        (json(200, "{}"), "vault-failing"),
-        (json(200, empty), "certificate-bad"),
+        (answer(200, "{}"), "vault-failing"),
+        (answer(200, empty), "certificate-bad"),
         (Fault::Cut { after_bytes: 300 }, "vault-unreachable"),
         (Fault::status(500, "1 error occurred:\n\t* no issuer\n\n"), "vault-failing"),
     ] {
@@ -71,7 +106,7 @@ async fn no_false_answer_to_a_request_for_a_certificate_changes_what_is_publishe
     }
 }
 
-fn json(code: u16, body: &str) -> Fault {
+fn answer(code: u16, body: &str) -> Fault {
     Fault::Status {
         code,
         body: body.into(),
