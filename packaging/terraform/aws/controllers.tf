@@ -47,7 +47,7 @@ module "controller_user_data" {
 
 resource "aws_network_interface" "controller" {
   for_each          = local.controllers
-  description       = "${each.key} of ${var.cluster_name}: its address is in the list of etcd's members"
+  description       = "${each.key} of ${var.cluster_name}: members of etcd know it by this address"
   subnet_id         = local.made ? aws_subnet.this[each.value.subnet].id : each.value.subnet
   private_ips       = [each.value.address]
   security_groups   = [aws_security_group.this["controllers"].id]

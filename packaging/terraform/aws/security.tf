@@ -11,7 +11,9 @@ locals {
   )
 
   vault_port = tonumber(try(regex(":([0-9]+)/?$", var.vault.address)[0], "443"))
-  nodes      = ["controllers", "workers"]
+  # AWS refuses a rule that is there already.
+  vault_cidrs = [for cidr in distinct(var.vault.cidrs) : cidr if local.vault_port != 443 || !contains(var.egress_cidrs, cidr)]
+  nodes       = ["controllers", "workers"]
 
   ingress = merge(
     {
@@ -26,10 +28,10 @@ locals {
       balancer-workers    = { to = "api-internal", group = "workers", ports = [6443], why = "Workers reach the API by its name" }
       balancer-nodes      = { to = "api-internal", group = "controllers", ports = [6443], why = "What runs on controllers reaches the API by its name" }
     },
-    { for cidr in var.api.client_cidrs : "client-${cidr}" => { to = "api-internal", cidr = cidr, ports = [6443], why = "A range of clients of the API" } },
+    { for cidr in distinct(var.api.client_cidrs) : "client-${cidr}" => { to = "api-internal", cidr = cidr, ports = [6443], why = "A range of clients of the API" } },
     var.api.public == null ? {} : { api-from-public = { to = "controllers", group = "api-public", ports = [6443], why = "API by its public balancer, and its health check" } },
-    { for cidr in try(var.api.public.cidrs, []) : "public-${cidr}" => { to = "api-public", cidr = cidr, ports = [6443], why = "A range of clients of the API, in public" } },
-    { for pair in setproduct(local.nodes, var.access.ssh_cidrs) : "ssh-${pair[0]}-${pair[1]}" => { to = pair[0], cidr = pair[1], ports = [22], why = "A trusted range, for a person" } },
+    { for cidr in distinct(try(var.api.public.cidrs, [])) : "public-${cidr}" => { to = "api-public", cidr = cidr, ports = [6443], why = "A range of clients of the API, in public" } },
+    { for pair in setproduct(local.nodes, distinct(var.access.ssh_cidrs)) : "ssh-${pair[0]}-${pair[1]}" => { to = pair[0], cidr = pair[1], ports = [22], why = "A trusted range, for a person" } },
     merge([for name, it in var.pod_network.ports : {
       for pair in setproduct(local.nodes, local.nodes) : "pods-${name}-${pair[0]}-${pair[1]}" => { to = pair[0], group = pair[1], protocol = it.protocol, ports = [it.port], why = "Pod network between nodes: ${name}" }
     }]...),
@@ -40,8 +42,8 @@ locals {
   egress = merge(
     { for pair in setproduct(local.nodes, concat(local.nodes, ["api-internal"])) : "${pair[0]}-${pair[1]}" => { from = pair[0], group = pair[1], protocol = "-1", why = "The other end decides" } },
     { for name in keys(local.balancers) : "api-${name}" => { from = "api-${name}", group = "controllers", ports = [6443], why = "The API and its health check" } },
-    { for pair in setproduct(local.nodes, var.egress_cidrs) : "https-${pair[0]}-${pair[1]}" => { from = pair[0], cidr = pair[1], ports = [443], why = "Images of containers, artifacts by https, AWS" } },
-    { for pair in setproduct(local.nodes, var.vault.cidrs) : "vault-${pair[0]}-${pair[1]}" => { from = pair[0], cidr = pair[1], ports = [local.vault_port], why = "Vault" } },
+    { for pair in setproduct(local.nodes, distinct(var.egress_cidrs)) : "https-${pair[0]}-${pair[1]}" => { from = pair[0], cidr = pair[1], ports = [443], why = "Images of containers, artifacts by https, AWS" } },
+    { for pair in setproduct(local.nodes, local.vault_cidrs) : "vault-${pair[0]}-${pair[1]}" => { from = pair[0], cidr = pair[1], ports = [local.vault_port], why = "Vault" } },
     { for from in local.nodes : "s3-${from}" => { from = from, prefix_list = data.aws_prefix_list.s3.id, ports = [443], why = "Artifacts and backups, whatever egress_cidrs is" } },
     { for from in var.pod_network.routed ? local.nodes : [] : "pods-${from}" => { from = from, cidr = var.pod_cidr, protocol = "-1", why = "Pods have addresses of their own in the VPC" } },
   )

@@ -7,8 +7,12 @@ variable "cluster_name" {
   nullable    = false
 
   validation {
-    condition     = can(regex("^[a-z]([a-z0-9-]{0,18}[a-z0-9])?$", var.cluster_name))
-    error_message = "cluster_name is `${var.cluster_name}`; take a-z, 0-9 and inner -, at most 20: names of balancers are made of it."
+    condition     = can(regex("^[a-z]([a-z0-9-]{0,17}[a-z0-9])?$", var.cluster_name))
+    error_message = "cluster_name is `${var.cluster_name}`; take a-z, 0-9 and inner -, at most 19: names of balancers are made of it."
+  }
+  validation {
+    condition     = !can(regex("^(internal|sg)(-|$)", var.cluster_name))
+    error_message = "cluster_name is `${var.cluster_name}`; AWS takes no balancer named internal-… and no security group named sg-…: begin with another word."
   }
 }
 

@@ -168,8 +168,8 @@ variable "pod_network" {
   nullable = false
 
   validation {
-    condition     = alltrue([for it in values(var.pod_network.ports) : contains(["tcp", "udp"], it.protocol) && it.port >= 1 && it.port <= 65535])
-    error_message = "pod_network.ports: the protocol is tcp or udp, the port 1 to 65535, like { protocol = \"udp\", port = 8472 }."
+    condition     = alltrue([for it in values(var.pod_network.ports) : contains(["tcp", "udp"], it.protocol) && it.port >= 1 && it.port <= 65535]) && length(distinct(values(var.pod_network.ports))) == length(var.pod_network.ports)
+    error_message = "pod_network.ports: the protocol is tcp or udp, the port 1 to 65535, and each once, like { protocol = \"udp\", port = 8472 }."
   }
 }
 

@@ -14,8 +14,8 @@ variable "image" {
   nullable = false
 
   validation {
-    condition     = contains(["stable", "beta", "alpha", "lts"], var.image.channel)
-    error_message = "image.channel is `${var.image.channel}`; Flatcar has stable, beta, alpha and lts."
+    condition     = contains(["stable", "beta", "alpha"], var.image.channel)
+    error_message = "image.channel is `${var.image.channel}`; take stable, beta or alpha, or name another image by ami_id."
   }
   validation {
     condition     = var.image.version == "*" || can(regex("^[0-9]+\\.[0-9]+\\.[0-9]+$", var.image.version))

@@ -45,7 +45,17 @@ run "a_name_too_long_for_balancers" {
   command = plan
 
   variables {
-    cluster_name = "production-of-everything"
+    cluster_name = "production-of-things"
+  }
+
+  expect_failures = [var.cluster_name]
+}
+
+run "a_name_that_balancers_may_not_have" {
+  command = plan
+
+  variables {
+    cluster_name = "internal-tools"
   }
 
   expect_failures = [var.cluster_name]

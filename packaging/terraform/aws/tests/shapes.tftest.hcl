@@ -242,6 +242,27 @@ run "nothing_is_open_by_default" {
   }
 }
 
+run "a_vault_behind_https_and_ranges_given_twice" {
+  command = plan
+
+  variables {
+    egress_cidrs = ["10.8.0.0/24", "10.8.0.0/24"]
+    vault = {
+      address = "https://vault.example.com"
+      ca_pem  = "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n"
+      cidrs   = ["10.8.0.0/24", "10.8.1.0/24"]
+    }
+  }
+
+  assert {
+    condition = sort([for it in local.egress : "${it.from} ${it.cidr} ${it.ports[0]}" if can(it.cidr)]) == tolist([
+      "controllers 10.8.0.0/24 443", "controllers 10.8.1.0/24 443",
+      "workers 10.8.0.0/24 443", "workers 10.8.1.0/24 443",
+    ])
+    error_message = "each rule is there once"
+  }
+}
+
 run "a_public_api_ssh_and_session_manager" {
   command = plan
 
