@@ -10,6 +10,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Mutex;
 
 use rig::peer::process::find;
+use rig::pki::Ca;
 use serde_json::{Value, json};
 
 use crate::play::{skip, text_of};
@@ -46,13 +47,13 @@ fn is_kept(place: &str, found: &str) {
     assert!(kept == found, "{place} differs; NODEAGENT_BLESS=1 rewrites it. Now:\n{found}");
 }
 
-/// Butane's answer to a source, with the files of the repository.
-fn translate(butane: &Path, source: &str) -> Output {
+/// Butane's answer to a source, with the files of a directory.
+fn translate(butane: &Path, source: &str, files: &Path) -> Output {
     let input = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(input.path(), source).expect("it is written");
     let input = std::fs::File::open(input.path()).expect("it is there");
     let mut command = Command::new(butane);
-    command.arg(repository()).stdin(Stdio::from(input)).output().expect("butane runs")
+    command.arg(files).stdin(Stdio::from(input)).output().expect("butane runs")
 }
 
 /// Has Butane translate every part, and compares. Once: what the other tests render is made of
@@ -66,7 +67,7 @@ fn translate_all(butane: &Path) {
     for part in PARTS {
         let source = repository().join(format!("ignition/{part}.bu"));
         let source = std::fs::read_to_string(source).expect("it is there");
-        let output = translate(butane, &source);
+        let output = translate(butane, &source, &repository());
         assert!(output.status.success(), "ignition/{part}.bu: {}", text_of(&output));
         let found = String::from_utf8(output.stdout).expect("Ignition is text");
         is_kept(&format!("{MODULE}/{part}.ign"), &found);
@@ -92,7 +93,7 @@ fn what_butane_warns_of_or_does_not_find_is_an_error() {
         ("storage:\n  files:\n    - path: /x\n      mode: 644\n", "mode"),
         ("systemd:\n  units:\n    - name: x.service\n      contents_local: gone\n", "gone"),
     ] {
-        let output = translate(&butane, &format!("{head}{wrong}"));
+        let output = translate(&butane, &format!("{head}{wrong}"), &repository());
         let said = text_of(&output);
         assert!(!output.status.success() && said.contains(says), "{wrong}{said}");
     }
@@ -149,6 +150,31 @@ fn the_agent_takes_what_is_placed_with_the_least_that_can_be_given() {
 fn check(root: &Path) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_nodeagent"));
     command.arg("--root").arg(root).arg("check").output().expect("it runs")
+}
+
+#[test]
+fn what_a_person_is_told_to_write_without_terraform_is_taken() {
+    let (Some(butane), Some(ignition)) = (peer("butane", "butane"), peer("ignition", "ignition"))
+    else {
+        return;
+    };
+    translate_all(&butane);
+    let told = std::fs::read_to_string(repository().join("docs/ignition.md")).expect("a page");
+    let source = told.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next());
+    let source = source.expect("an example").replace("HASH", &"0".repeat(128));
+    let files = tempfile::tempdir().expect("a directory");
+    for part in PARTS.map(|part| format!("{part}.ign")) {
+        let from = repository().join(MODULE).join(&part);
+        std::fs::copy(from, files.path().join(part)).expect("a copy");
+    }
+    for name in ["vault.pem", "cluster.pem"] {
+        std::fs::write(files.path().join(name), Ca::new(name).pem()).expect("it is written");
+    }
+    let output = translate(&butane, &source, files.path());
+    assert!(output.status.success(), "{}", text_of(&output));
+    let user_data = String::from_utf8(output.stdout).expect("Ignition is text");
+    let output = check(Placed::read(&ignition, &user_data).unpack().path());
+    assert!(output.status.success(), "{}", text_of(&output));
 }
 
 #[test]
