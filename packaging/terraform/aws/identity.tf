@@ -27,11 +27,20 @@ locals {
     }
   }
 
-  ssm_arn = "arn:${data.aws_partition.current.partition}:iam::aws:policy/AmazonSSMManagedInstanceCore"
-  attachments = merge([for role, it in local.roles : merge(
-    { for index, arn in it.policies : "${role}-${index}" => { role = role, arn = arn } },
-    var.access.ssm ? { "${role}-ssm" = { role = role, arn = local.ssm_arn } } : {},
-  )]...)
+  # Sessions and nothing else: AWS's own policy for it also reads all parameters of the account.
+  sessions = {
+    Effect = "Allow"
+    Action = [
+      "ssm:UpdateInstanceInformation",
+      "ssmmessages:CreateControlChannel", "ssmmessages:CreateDataChannel",
+      "ssmmessages:OpenControlChannel", "ssmmessages:OpenDataChannel",
+    ]
+    Resource = ["*"]
+  }
+
+  attachments = merge([for role, it in local.roles :
+    { for index, arn in it.policies : "${role}-${index}" => { role = role, arn = arn } }
+  ]...)
 }
 
 resource "aws_iam_role" "node" {
@@ -51,11 +60,11 @@ resource "aws_iam_role" "node" {
 
 resource "aws_iam_role_policy" "node" {
   for_each = local.roles
-  name     = "bucket"
+  name     = "node"
   role     = aws_iam_role.node[each.key].id
   policy = jsonencode({
     Version = "2012-10-17"
-    Statement = concat(each.value.statements, var.kms_key_arn == null ? [] : [{
+    Statement = concat(each.value.statements, var.access.ssm ? [local.sessions] : [], var.kms_key_arn == null ? [] : [{
       Effect    = "Allow", Action = each.value.key_actions, Resource = [var.kms_key_arn]
       Condition = { StringEquals = { "kms:ViaService" = "s3.${data.aws_region.current.region}.amazonaws.com" } }
     }])

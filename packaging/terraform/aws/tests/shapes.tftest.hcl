@@ -287,7 +287,7 @@ run "a_public_api_ssh_and_session_manager" {
     error_message = "these ranges get in here, and none elsewhere"
   }
   assert {
-    condition     = length(aws_iam_role_policy_attachment.node) == 2
+    condition     = alltrue([for it in aws_iam_role_policy.node : strcontains(it.policy, "ssmmessages:OpenDataChannel")])
     error_message = "both roles may be reached by Systems Manager"
   }
 }
