@@ -28,6 +28,7 @@ mod simulation;
 mod store;
 mod store_crashes;
 mod store_disks;
+mod terraform;
 mod vault_answers;
 mod vault_outage;
 mod wire;
