@@ -101,9 +101,11 @@ fn what_butane_warns_of_or_does_not_find_is_an_error() {
 
 #[test]
 fn ignition_finds_nothing_wrong_with_the_committed_files() {
-    let Some(validate) = peer("ignition", "ignition-validate") else {
+    let validate = peer("ignition", "ignition-validate");
+    let (Some(validate), Some(butane)) = (validate, peer("butane", "butane")) else {
         return;
     };
+    translate_all(&butane);
     for part in PARTS {
         let path = repository().join(format!("{MODULE}/{part}.ign"));
         let output = Command::new(&validate).arg(path).output().expect("it runs");
