@@ -1,6 +1,6 @@
-//! What Ignition places on a node: the committed files are what the real Butane makes, the user-data
-//! that the real Terraform renders of them is read by the real Ignition, and what it places is a
-//! configuration that the agent takes. NODEAGENT_BLESS=1 writes the files anew.
+//! What Ignition places on a node: the committed files are what the real Butane makes, the
+//! user-data that the real Terraform renders of them is read by the real Ignition, and what it
+//! places is a configuration that the agent takes. NODEAGENT_BLESS=1 writes the files anew.
 
 mod placed;
 mod site;

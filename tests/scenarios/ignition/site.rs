@@ -44,7 +44,8 @@ pub(super) fn with_every_value(role: &str, kind: &str) -> Value {
         "dns_domain": "prod.local", "kubernetes_version": "1.36.3",
     });
     inputs["labels"] = json!({
-        "example.com/rack": "7", "example.com/team": "platform", "node.kubernetes.io/pool": "general",
+        "example.com/rack": "7", "example.com/team": "platform",
+        "node.kubernetes.io/pool": "general",
     });
     inputs["taints"] = json!(["example.com/gpu=yes:NoSchedule", "example.com/new:NoExecute"]);
     inputs["extra_config"] = json!("[rotation]\nsurvive_vault_outage = \"8h\"\n");
@@ -83,8 +84,8 @@ fn bundle(name: &str, authorities: usize) -> String {
     (0..authorities).map(|n| Ca::new(&format!("{name} authority {n}")).pem().to_owned()).collect()
 }
 
-/// The same values with authorities of RSA, 4096 bits: 2 KB each, that do not pack. Nobody looks into
-/// them before the agent does.
+/// The same values with authorities of RSA, 4096 bits: 2 KB each, that do not pack. Nobody looks
+/// into them before the agent does.
 pub(super) fn with_large_authorities(role: &str, kind: &str) -> Value {
     let pem = |name: &str| {
         let lines: String =
@@ -112,7 +113,8 @@ fn hash(of: &str) -> String {
     (0..128).map(|_| format!("{:x}", random(&mut seed, 16))).collect()
 }
 
-/// Far from that of any other text: what follows from two neighbours overlaps, and would pack. FNV-1a.
+/// Far from that of any other text: what follows from two neighbours overlaps, and would pack.
+/// FNV-1a.
 fn seed(of: &str) -> u64 {
     let mix = |seed: u64, byte: u8| (seed ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     of.bytes().fold(0xcbf2_9ce4_8422_2325, mix)

@@ -84,8 +84,8 @@ async fn what_user_data_may_get_wrong_is_told_with_its_place_and_not_tried_in_a_
     story.wait_serving();
 }
 
-/// Waits until systemd has given up on the agent, at its first failure, and its journal says what is
-/// wrong and what to do.
+/// Waits until systemd has given up on the agent, at its first failure, and its journal says what
+/// is wrong and what to do.
 fn gives_up(story: &Story, wanted: &[&str]) {
     let machine = &story.machine;
     machine.wait_unit(AGENT, "failed", SOON).expect("it gives up");
