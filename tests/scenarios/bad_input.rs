@@ -77,6 +77,15 @@ fn words_and_types_that_do_not_exist_are_told_with_file_and_line() {
 }
 
 #[test]
+fn a_role_that_does_not_exist_is_told_once() {
+    for config in [GOOD.replace("worker", "boss"), GOOD.replace("role = \"worker\"\n", "")] {
+        let text = text_of(&check(config.as_bytes()));
+        assert_eq!(text.matches("role: ").count(), 1, "{text}");
+    }
+    refused(&GOOD.replace("worker", "bare"), &["identity.role: is not given"]);
+}
+
+#[test]
 fn files_that_are_missing_or_hold_something_else_are_told() {
     for (file, part) in [
         ("/etc/nodeagent/gone.pem", "No such file"),

@@ -204,7 +204,9 @@ impl<'a> Checker<'a> {
             (Some(login), _) => Some(login.clone()),
             (None, Some(Role::Worker)) => Some("worker".into()),
             (None, Some(Role::Controller)) => Some("controller".into()),
-            (None, _) => self.required("identity", "role", &table.role),
+            (None, Some(Role::Bare)) => self.required("identity", "role", &table.role),
+            // What is wrong with the node's role is told there, and once.
+            (None, None) => None,
         };
         let imds = table.imds.clone().unwrap_or_else(|| text_of("identity", "imds"));
         if !imds.starts_with("http://") {
