@@ -9,7 +9,10 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::shipped::{self, Write, shipped};
-use super::{Admin, SetupOptions, accessor};
+use super::{Admin, SetupOptions, accessor, configure};
+use crate::aws::document::{Signer, identity_document};
+use crate::aws::{Aws, LaunchSpec};
+use crate::clock::ModelClock;
 use crate::peer::vault::RealVault;
 use page::{blocks, run};
 
@@ -230,4 +233,26 @@ async fn an_authority_may_be_signed_by_one_that_is_offline() {
     let leaf = signed.data("certificate").as_str().expect("PEM").to_owned();
     assert!(page::verifies(&leaf, &read(&site.file("prod-pki.pem"))));
     assert!(!page::verifies(&leaf, &read(&site.file("prod-pki-etcd.pem"))));
+}
+
+#[tokio::test]
+async fn all_nodes_are_logged_out_at_once() {
+    let Some(site) = Site::start().await else { return };
+    let aws = Aws::start(ModelClock::real()).expect("the model of AWS starts");
+    let options = SetupOptions::new(aws.ec2_url(), aws.signing_certificate_pem());
+    configure(&site.vault.handle(), &options).await.expect("the shipped data is accepted");
+    let instance = aws.instance(&aws.launch(LaunchSpec::profile("worker"))).expect("launched");
+    let document = identity_document(&instance);
+    let pkcs7 = Signer::shared().rsa2048(document.as_bytes(), ModelClock::real().now());
+    let body = json!({ "role": "worker", "pkcs7": pkcs7, "nonce": "0123456789abcdef" });
+    let anyone = site.vault.handle().client(None);
+    let log_in = || anyone.must_write("auth/aws/login", &body);
+    let token = log_in().await.expect("logged in");
+    let node = anyone.with_token(token.auth("client_token").as_str());
+    assert_eq!(node.read("auth/token/lookup-self").await.expect("an answer").status, 200);
+    let mut commands = vec!["auth_mount=aws\n".to_owned()];
+    commands.extend(blocks("A node that was broken into"));
+    site.run(&commands);
+    assert_eq!(node.read("auth/token/lookup-self").await.expect("an answer").status, 403);
+    log_in().await.expect("a node that runs is let in again");
 }
