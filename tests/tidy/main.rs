@@ -105,6 +105,7 @@ fn no_role_of_vault_lets_a_node_choose_its_name() {
 fn every_value_of_vaults_data_is_explained() {
     let sources = tree();
     refuse(vault::values(&sources, one(&sources, "docs/vault.md")));
+    refuse(vault::outputs(&sources, one(&sources, "packaging/terraform/aws/outputs.tf")));
 }
 
 #[test]

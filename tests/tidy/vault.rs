@@ -178,6 +178,25 @@ pub(crate) fn values(sources: &[Source], page: &Source) -> Vec<Finding> {
     findings
 }
 
+/// Values that Terraform prints for Vault and no file takes.
+pub(crate) fn outputs(sources: &[Source], outputs: &Source) -> Vec<Finding> {
+    let Some(at) = outputs.text.find("output \"vault_values\"") else {
+        return vec![outputs.finding(0, "vault", "docs/vault.md reads the output vault_values")];
+    };
+    let block = &outputs.text[at..];
+    let block = &block[..block.find("\n}").unwrap_or(block.len())];
+    let values = block.lines().skip_while(|line| !line.contains("value = {")).skip(1);
+    let names = values.filter_map(|line| line.split_once('=')).map(|(name, _)| name.trim());
+    let taken = |name: &str| {
+        let value = format!("${{{name}}}");
+        let mut data = sources.iter().filter(|source| source.path.starts_with(DATA));
+        data.any(|source| source.text.contains(&value))
+    };
+    let advice = |name| format!("vault_values has {name}, which no file of {DATA} takes");
+    let surplus = names.filter(|name| !taken(name));
+    surplus.map(|name| outputs.finding(at, "vault", advice(name))).collect()
+}
+
 #[test]
 fn what_does_not_agree_is_found() {
     let policy = "path \"${prefix}pki/sign/kubelet-client\" {}\n# pki/sign/x\n";
@@ -206,6 +225,9 @@ fn a_role_that_is_too_wide_is_found() {
     let masters = "\"organization\": [\"system:masters\"], \"max_ttl\"";
     assert_eq!(check("\"max_ttl\"", masters), 1);
     let page = Source::new("docs/vault.md", "| `a`, `b` | are |\n");
-    let data = Source::new("packaging/vault/x.json", "${a}${b}${c}");
-    assert_eq!(values(&[data], &page).len(), 1);
+    let data = [Source::new("packaging/vault/x.json", "${a}${b}${c}")];
+    assert_eq!(values(&data, &page).len(), 1);
+    let printed = "output \"vault_values\" {\n  value = {\n    a = 1\n    d = 2\n  }\n}\n";
+    assert_eq!(outputs(&data, &Source::new("outputs.tf", printed)).len(), 1);
+    assert_eq!(outputs(&data, &Source::new("outputs.tf", "")).len(), 1);
 }
