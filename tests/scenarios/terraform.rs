@@ -1,6 +1,6 @@
-//! What packaging/terraform ships, with the real Terraform: it is formatted, fits the AWS provider's
-//! schema, and its own tests pass; and no plan of those tests, whatever its shape, is open, without
-//! encryption or with a secret. Each look is seen to find what is planted for it.
+//! What packaging/terraform ships, with the real Terraform: it is formatted, fits the schema of the
+//! AWS provider, and its own tests pass; and no plan of those tests, whatever its shape, is open,
+//! without encryption or with a secret. Each look is seen to find what is planted for it.
 
 mod hcl;
 mod rules;

@@ -46,11 +46,8 @@ impl Terraform {
     pub fn with_aws(self) -> Result<Self, String> {
         let provider = find("aws-schema", "terraform-provider-aws")?;
         let directory = provider.parent().unwrap_or(Path::new("/")).display();
-        let settings = format!(
-            "provider_installation {{\n  dev_overrides {{\n    \"hashicorp/aws\" = \"{directory}\"\n  \
-             }}\n}}\n"
-        );
-        write(&self.settings(), &settings)?;
+        let instead = format!("dev_overrides {{ \"hashicorp/aws\" = \"{directory}\" }}");
+        write(&self.settings(), &format!("provider_installation {{\n  {instead}\n}}\n"))?;
         Ok(self)
     }
 

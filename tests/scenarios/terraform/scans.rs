@@ -136,8 +136,8 @@ fn secrets(plan: &Plan) -> Vec<String> {
     found.collect()
 }
 
-/// User-data, and what it has inside. What cannot be unpacked cannot be looked at: that is a finding
-/// too, so it fails here.
+/// User-data, and what it has inside. What cannot be unpacked cannot be looked at: that is a
+/// finding too, so it fails here.
 fn unpacked(user_data: &str) -> Vec<String> {
     let outer = BASE64_STANDARD.decode(user_data).expect("user-data is base64");
     let outer = String::from_utf8(outer).expect("user-data is text");

@@ -24,7 +24,7 @@ const LOOK_LIMIT: Duration = Duration::from_secs(5);
 /// directory with its programs; else it is the newest that `tests/peers/build` has made, without
 /// asking that script: it would build for minutes.
 pub fn find(peer: &str, program: &str) -> Result<PathBuf, String> {
-    let name = format!("NODEAGENT_{}", peer.to_uppercase());
+    let name = format!("NODEAGENT_{}", peer.to_uppercase().replace('-', "_"));
     if let Some(directory) = std::env::var_os(&name) {
         let path = PathBuf::from(directory).join(program);
         let missing = || format!("{name}: there is no program at {}", path.display());
