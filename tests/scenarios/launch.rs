@@ -11,12 +11,12 @@ use std::collections::BTreeSet;
 use std::ops::Deref;
 use std::time::Duration;
 
-use rig::launch::user_data::render;
 use rig::launch::written::{changed, named};
 use rig::launch::{Cloud, Instance};
 use rig::machine::wait_for;
 use rig::node::{AGENT, GATE, KUBELET};
 use rig::setup::SetupOptions;
+use rig::terraform::render_user_data;
 use serde_json::Value;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -52,13 +52,20 @@ async fn opened(machines: u32) -> Option<Story> {
     Some(Story { cloud, _turns: turns })
 }
 
+/// The user data that Terraform's module makes of these inputs.
+fn rendered(inputs: &Value) -> String {
+    let user_data = told(render_user_data(inputs));
+    assert_eq!(user_data.bytes, user_data.text.len());
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (role, kind) = (text(&inputs["role"]), text(&inputs["release"]["kind"]));
+    println!("launch: {role}_{kind}_user_data_bytes={}", user_data.bytes);
+    user_data.text
+}
+
 /// Gives an instance its user data, ignites and boots it; nothing but what the user data name may
 /// be written, and all of it.
 fn ignited(story: &Story, instance: &mut Instance, inputs: &Value) {
-    let user_data = told(render(inputs));
-    let role = inputs["role"].as_str().unwrap_or_default();
-    println!("launch: {role}_user_data_bytes={}", user_data.len());
-    story.user_data(instance, &user_data);
+    story.user_data(instance, &rendered(inputs));
     let before = told(instance.disk());
     told(instance.ignite());
     let written = changed(&before, &told(instance.disk()));

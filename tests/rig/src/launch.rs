@@ -6,8 +6,9 @@
 //! power. `ignite` is what the initramfs does at the first boot, `boot` the boot after it.
 
 mod image;
+mod loops;
 pub mod release;
-pub mod user_data;
+mod user_data;
 pub mod written;
 
 use std::net::Ipv4Addr;
@@ -22,6 +23,7 @@ use crate::machine::{Flavour, Lan, Machine, MachineOptions};
 use crate::node::{Node, Site};
 use crate::s3::S3;
 use crate::setup::SetupOptions;
+use crate::terraform::Terraform;
 use written::Disk;
 
 /// The bucket of the site.
@@ -63,7 +65,7 @@ impl Cloud {
     pub fn unavailable() -> Option<String> {
         Node::unavailable()
             .or_else(|| ignition::program().err())
-            .or_else(|| user_data::terraform().err())
+            .or_else(|| Terraform::copy().err())
     }
 
     /// A cloud without instances.
@@ -77,11 +79,24 @@ impl Cloud {
     /// Launches an instance of this role (`controller`, `worker`), without user data so far, and
     /// leaves it switched off: its address may have to be in the user data.
     pub fn launch(&self, name: &str, role: &str) -> Result<Instance, String> {
-        let mut options = MachineOptions::new(name, Flavour::Kube).on(&self.lan);
-        let volume = if role == "controller" {
-            Some(tempfile::tempdir_in(VOLUMES).map_err(text)?)
-        } else {
-            None
+        self.launch_on(MachineOptions::new(name, Flavour::Kube), role)
+    }
+
+    /// The same with loop devices of the host, through which systemd mounts the images of system
+    /// extensions.
+    pub fn launch_with_loops(&self, name: &str, role: &str) -> Result<Instance, String> {
+        let mut options = MachineOptions::new(name, Flavour::Kube);
+        for device in loops::nodes()? {
+            options = options.volume(&device, &device.to_string_lossy());
+        }
+        self.launch_on(options, role)
+    }
+
+    fn launch_on(&self, options: MachineOptions, role: &str) -> Result<Instance, String> {
+        let mut options = options.on(&self.lan);
+        let volume = match role {
+            "controller" => Some(tempfile::tempdir_in(VOLUMES).map_err(text)?),
+            _ => None,
         };
         if let Some(volume) = &volume {
             options = options.volume(volume.path(), "/var/lib/etcd");
@@ -90,12 +105,9 @@ impl Cloud {
         image::install(&machine)?;
         let aws = &self.site.aws;
         let id = aws.launch(LaunchSpec::profile(role).at(machine.ip()));
-
         machine.add_local_address(IMDS).map_err(text)?;
-        let imds = machine
-            .in_network(|| aws.imds_at(&id, (IMDS, 80).into()))
-            .map_err(text)?
-            .map_err(text)?;
+        let imds = machine.in_network(|| aws.imds_at(&id, (IMDS, 80).into()));
+        let imds = imds.map_err(text)?.map_err(text)?;
         let ignition = Ignition::of(&machine, &self.s3)?;
         Ok(Instance { machine, imds, id, ignition, _volume: volume })
     }

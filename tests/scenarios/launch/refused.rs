@@ -4,10 +4,9 @@
 use rig::ignition::Stage;
 use rig::launch::Instance;
 use rig::launch::release::Release;
-use rig::launch::user_data::render;
 use serde_json::Value;
 
-use super::{SOON, Story, opened, told, wait_up};
+use super::{SOON, Story, opened, rendered, told, wait_up};
 
 const PROGRAM: &str = "opt/bin/nodeagent";
 
@@ -15,7 +14,7 @@ const PROGRAM: &str = "opt/bin/nodeagent";
 fn fetched(story: &Story, release: &Release) -> Instance {
     let worker = told(story.launch("worker-0", "worker"));
     let inputs = story.worker_inputs(release, worker.machine.host_ip());
-    story.user_data(&worker, &told(render(&inputs)));
+    story.user_data(&worker, &rendered(&inputs));
     told(told(worker.start(Stage::Fetch)).pass(SOON));
     worker
 }
@@ -82,7 +81,7 @@ async fn garbage_as_user_data_writes_nothing() {
     let worker = told(story.launch("worker-0", "worker"));
     let before = told(worker.disk());
     let release = told(story.publish());
-    let whole = told(render(&story.worker_inputs(&release, worker.machine.host_ip())));
+    let whole = rendered(&story.worker_inputs(&release, worker.machine.host_ip()));
     for (user_data, words) in [
         ("#cloud-config\nhostname: x\n", "config is not valid"),
         ("{ \"ignition\": { \"version\": \"2.3.0\" } }", "unsupported config version"),
@@ -101,7 +100,7 @@ async fn a_metadata_service_that_is_away_for_a_minute_only_delays_a_launch() {
     let release = told(story.publish());
     let mut worker = told(story.launch("worker-0", "worker"));
     let inputs = story.worker_inputs(&release, worker.machine.host_ip());
-    story.user_data(&worker, &told(render(&inputs)));
+    story.user_data(&worker, &rendered(&inputs));
     worker.take_imds();
     let mut fetch = told(worker.start(Stage::Fetch));
     // It asks again after 0.2 s at first and every 5 s at last: the 17th time is after a minute.

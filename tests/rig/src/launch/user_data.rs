@@ -1,18 +1,13 @@
-//! User data as a site has them: Terraform's own module, given what a person would give it.
+//! What a site gives Terraform's module for user data.
 
-use std::fs;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use serde_json::{Value, json};
 
 use super::release::Release;
-use super::{Cloud, Instance, text};
+use super::{Cloud, Instance};
 use crate::controllers::configure::kubelet_in_a_container;
-use crate::peer::process::find;
 
-const MODULE: &str = "../../packaging/terraform/aws/modules/user-data";
 /// The one of `tests/peers/kube`.
 const KUBERNETES: &str = "1.36.3";
 /// The PKI mounts by the names that the module has for them.
@@ -58,43 +53,4 @@ impl Cloud {
         inputs["taints"] = Value::Null;
         inputs
     }
-}
-
-/// Where the program is, or what to do to have it.
-pub(super) fn terraform() -> Result<PathBuf, String> {
-    find("terraform", "terraform")
-}
-
-/// What the module makes of its inputs, by the real Terraform; or what that says against them.
-pub fn render(inputs: &Value) -> Result<String, String> {
-    let terraform = terraform()?;
-    let directory = tempfile::tempdir().map_err(text)?;
-    copy_module(directory.path())?;
-    let inputs_file = directory.path().join("terraform.tfvars.json");
-    fs::write(inputs_file, inputs.to_string()).map_err(text)?;
-    let run = |arguments: &[&str]| {
-        let mut command = Command::new(&terraform);
-        command.current_dir(directory.path()).args(arguments).env_clear();
-        // It asks its maker for a newer version otherwise.
-        command.env("CHECKPOINT_DISABLE", "1").env("HOME", directory.path());
-        let output = command.output().map_err(text)?;
-        match output.status.success() {
-            true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
-            false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
-        }
-    };
-    run(&["init", "-input=false", "-no-color"])?;
-    run(&["apply", "-input=false", "-auto-approve", "-no-color"])?;
-    run(&["output", "-raw", "user_data"])
-}
-
-fn copy_module(to: &Path) -> Result<(), String> {
-    let module = Path::new(env!("CARGO_MANIFEST_DIR")).join(MODULE);
-    for entry in fs::read_dir(&module).map_err(text)? {
-        let path = entry.map_err(text)?.path();
-        if let (true, Some(name)) = (path.is_file(), path.file_name()) {
-            fs::copy(&path, to.join(name)).map_err(text)?;
-        }
-    }
-    Ok(())
 }

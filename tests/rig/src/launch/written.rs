@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 /// What Ignition writes about itself.
-const OWN: [&str; 2] =
-    ["/etc/.ignition-result.json", "/etc/systemd/system-preset/20-ignition.preset"];
+const RESULT: &str = "/etc/.ignition-result.json";
+/// Where it writes which units are enabled, if the configuration says so of any.
+const PRESET: &str = "/etc/systemd/system-preset/20-ignition.preset";
 
 /// What tells one state of a file from another. Directories have neither size nor time: a new entry
 /// changes both.
@@ -75,7 +76,7 @@ pub fn changed(before: &Disk, after: &Disk) -> BTreeSet<String> {
 pub fn named(config: &Value) -> BTreeSet<String> {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let mut paths: BTreeSet<String> = OWN.map(str::to_owned).into();
+    let mut paths = BTreeSet::from([RESULT.to_owned()]);
     for kind in ["files", "links", "directories"] {
         paths.extend(list(&config["storage"][kind]).iter().map(|node| text(&node["path"])));
     }
@@ -83,6 +84,9 @@ pub fn named(config: &Value) -> BTreeSet<String> {
         let path = format!("/etc/systemd/system/{}", text(&unit["name"]));
         let dropins = list(&unit["dropins"]);
         paths.extend(dropins.iter().map(|part| format!("{path}.d/{}", text(&part["name"]))));
+        if unit["enabled"].is_boolean() {
+            paths.insert(PRESET.to_owned());
+        }
         if unit["contents"].is_string() {
             paths.insert(path);
         }
