@@ -4,6 +4,7 @@
 
 mod placed;
 mod site;
+mod volume;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
