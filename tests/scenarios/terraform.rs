@@ -128,8 +128,12 @@ fn an_apply_touches_no_controller_and_a_replaced_one_keeps_its_volume() {
         .expect("guarded");
     let folder = "-test-directory=tests/replaced";
     terraform.succeed("aws", &["get", "-no-color", folder]).expect("modules are found");
-    let said = terraform.succeed("aws", &["test", "-no-color", folder]).expect("its tests pass");
+    let test = ["test", "-json", "-verbose", folder];
+    let said = terraform.succeed("aws", &test).expect("its tests pass");
     assert!(said.contains("Success! ") && !said.contains("Success! 0 passed"), "{said}");
+    assert!(said.contains("\"test_state\""), "no state is told: {said}");
+    let found = scans::secrets_in(&said);
+    assert!(found.is_empty(), "the state has what looks like a secret: {found:?}");
 }
 
 /// Faults in the HCL, as a tired person would make them.

@@ -129,11 +129,13 @@ fn secrets(plan: &Plan) -> Vec<String> {
             }
         }
     }
-    let found = texts.iter().flat_map(|text| {
-        let words = SECRETS.iter().filter(|word| text.contains(**word));
-        words.map(|word| format!("{}: {word:?} looks like a secret", plan.run))
-    });
-    found.collect()
+    let found = texts.iter().flat_map(|text| secrets_in(text));
+    found.map(|word| format!("{}: {word:?} looks like a secret", plan.run)).collect()
+}
+
+/// The beginnings of secrets that a text has.
+pub(super) fn secrets_in(text: &str) -> Vec<&'static str> {
+    SECRETS.into_iter().filter(|word| text.contains(*word)).collect()
 }
 
 /// User-data, and what it has inside. What cannot be unpacked cannot be looked at: that is a
