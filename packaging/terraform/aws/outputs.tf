@@ -60,11 +60,12 @@ output "vault_values" {
 }
 
 output "network" {
-  description = "For what the site adds: where nodes are, what they come out as, and the groups to open."
+  description = "For what the site adds: where nodes are, what they come out as, routes to Vault and people, the groups to open."
   value = {
     vpc_id             = local.vpc_id
     worker_subnet_ids  = local.worker_subnet_ids
     public_subnet_ids  = local.public_subnet_ids
+    route_table_ids    = { for zone, table in aws_route_table.private : zone => table.id }
     nat_addresses      = [for eip in aws_eip.nat : eip.public_ip]
     security_group_ids = { for name, group in aws_security_group.this : name => group.id }
     zone_id            = local.zone_id

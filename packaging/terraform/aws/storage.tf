@@ -102,6 +102,5 @@ resource "aws_s3_object" "artifact" {
   key         = "artifacts/${each.key}"
   source      = each.value
   source_hash = filesha256(each.value)
-  tags        = local.tags
   depends_on  = [aws_s3_bucket_server_side_encryption_configuration.this, aws_s3_bucket_versioning.this]
 }

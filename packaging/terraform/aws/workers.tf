@@ -93,6 +93,8 @@ resource "aws_autoscaling_group" "worker" {
     version = aws_launch_template.worker[each.key].latest_version
   }
 
+  # No auto_rollback: by the time a refresh starts the group has the new template already, and that
+  # is what it would go back to. To AWS a node without an agent is healthy; see docs/terraform.md.
   instance_refresh {
     strategy = "Rolling"
 
@@ -101,7 +103,6 @@ resource "aws_autoscaling_group" "worker" {
       max_healthy_percentage = 110
       instance_warmup        = each.value.warmup_seconds
       skip_matching          = true
-      auto_rollback          = true
     }
   }
 

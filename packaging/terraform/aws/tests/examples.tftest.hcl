@@ -20,8 +20,13 @@ run "complete" {
     nodeagent_image  = "tests/artifacts/nodeagent-0.1.0-x86-64.raw"
     kubernetes_image = "tests/artifacts/kubernetes-1.36.3-x86-64.raw"
     authorities      = "tests/authorities"
+    site_vpc_id      = "vpc-0123456789abcdef0"
   }
 
+  assert {
+    condition     = length(aws_route.site) == 3
+    error_message = "from each zone there is a way to Vault"
+  }
   assert {
     condition     = output.api_server == "https://api.prod.example.com:6443"
     error_message = "where the API will be"

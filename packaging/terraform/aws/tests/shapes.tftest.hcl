@@ -83,6 +83,15 @@ run "three_controllers_in_three_zones" {
     error_message = "three tiers of subnets, and a way out of each zone"
   }
   assert {
+    condition     = aws_route53_record.api["internal"].name == "api.prod.example.com" && length(aws_route53_zone.private) == 1
+    error_message = "the API has its name in a zone of the cluster"
+  }
+  assert {
+    condition = alltrue([for name, it in aws_instance.controller : it.tags["Name"] == "prod-${name}" && it.tags["role"] == "controller" &&
+    it.tags["KubernetesCluster"] == "prod" && it.tags["kubernetes.io/cluster/prod"] == "owned"])
+    error_message = "a controller is found by its tags"
+  }
+  assert {
     condition     = length(aws_autoscaling_group.worker) == 0
     error_message = "no pools, no groups"
   }
@@ -180,6 +189,16 @@ run "pools_with_and_without_labels" {
   assert {
     condition     = aws_launch_template.worker["gpu"].block_device_mappings[0].ebs[0].volume_size == 200 && alltrue([for it in aws_launch_template.worker : tobool(it.block_device_mappings[0].ebs[0].encrypted)])
     error_message = "a disk as large as asked for, and encrypted"
+  }
+  assert {
+    condition = alltrue([for it in aws_autoscaling_group.worker : it.instance_refresh[0].strategy == "Rolling" &&
+    it.instance_refresh[0].preferences[0].min_healthy_percentage == 100 && it.instance_refresh[0].preferences[0].max_healthy_percentage == 110])
+    error_message = "a change rolls a pool, a new node first"
+  }
+  assert {
+    condition = alltrue(flatten([for name, it in aws_launch_template.worker : [for each in it.tag_specifications :
+    each.tags["Name"] == "prod-${name}" && each.tags["pool"] == name && each.tags["role"] == "worker" && each.tags["KubernetesCluster"] == "prod"]]))
+    error_message = "a worker, its disk and its interface are found by their tags"
   }
 }
 

@@ -38,6 +38,21 @@ locals {
   authorities = { for name in ["vault", "cluster", "etcd", "front-proxy"] : name => file("${var.authorities}/${name}.pem") }
 }
 
+# The way to Vault and to people's VPN, which are in another VPC: a peering or a transit gateway of
+# the site, and a line in each private route table.
+resource "aws_route" "site" {
+  for_each                  = module.cluster.network.route_table_ids
+  route_table_id            = each.value
+  destination_cidr_block    = "10.8.0.0/16"
+  vpc_peering_connection_id = aws_vpc_peering_connection.site.id
+}
+
+resource "aws_vpc_peering_connection" "site" {
+  vpc_id      = module.cluster.network.vpc_id
+  peer_vpc_id = var.site_vpc_id
+  auto_accept = true
+}
+
 module "cluster" {
   source = "../.."
 

@@ -10,6 +10,11 @@ variable "kubernetes_image" {
   type        = string
 }
 
+variable "site_vpc_id" {
+  description = "The VPC with Vault and the VPN, 10.8.0.0/16 here. Its own routes back are the site's."
+  type        = string
+}
+
 variable "authorities" {
   description = "Directory with vault.pem, cluster.pem, etcd.pem and front-proxy.pem: certificates, no keys."
   type        = string
