@@ -14,7 +14,9 @@ use std::time::Duration;
 use rig::launch::written::{changed, named};
 use rig::launch::{Cloud, Instance};
 use rig::machine::wait_for;
+use rig::node::watch::serial;
 use rig::node::{AGENT, GATE, KUBELET};
+use rig::peer::kube::kubelet_probe;
 use rig::setup::SetupOptions;
 use rig::terraform::render_user_data;
 use serde_json::Value;
@@ -25,8 +27,8 @@ use crate::play::skip;
 /// The deadline of every wait. What takes seconds here may take minutes beside a build.
 const SOON: Duration = Duration::from_secs(180);
 
-/// Two machines keep two cores busy; more would only make each other late.
-static MACHINES: Semaphore = Semaphore::const_new(2);
+/// Two machines keep two cores busy, and one story waits for a minute.
+static MACHINES: Semaphore = Semaphore::const_new(3);
 
 /// A cloud, and the turns that its machines have among the others.
 struct Story {
@@ -91,6 +93,9 @@ fn wait_up(instance: &Instance) {
     };
     let (open, start) = (instant(GATE, "ActiveEnter"), instant(KUBELET, "ExecMainStart"));
     assert!(open <= start, "the gate opened at {open}, the kubelet started at {start}");
+    let committed = serial(&machine.agent_status(), "kubelet-server");
+    let serves = || (kubelet_probe(machine).ok()? == committed).then_some(());
+    told(wait_for("the kubelet serves what Vault has signed", SOON, serves).map_err(text));
 }
 
 /// A text of the running machine.

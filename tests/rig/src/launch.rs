@@ -68,6 +68,12 @@ impl Cloud {
             .or_else(|| Terraform::copy().err())
     }
 
+    /// Why no system extension can be mounted here; `None` where they can.
+    #[must_use]
+    pub fn without_loops() -> Option<String> {
+        loops::nodes().err()
+    }
+
     /// A cloud without instances.
     pub async fn open(setup: SetupOptions) -> Result<Cloud, String> {
         let lan = Lan::make().map_err(text)?;

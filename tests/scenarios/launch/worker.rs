@@ -1,10 +1,12 @@
 //! A worker: what its user data bring, and that nothing else is needed.
 
+use rig::launch::Cloud;
 use rig::machine::wait_for;
 use rig::node::{AGENT, KUBELET};
 
 use super::secrets::{assert_none_shown, assert_none_told};
 use super::{SOON, booted, first_issue, ignited, opened, read, text, told, wait_up};
+use crate::play::skip;
 
 #[tokio::test]
 async fn a_worker_needs_nothing_but_its_user_data() {
@@ -33,6 +35,10 @@ async fn a_worker_needs_nothing_but_its_user_data() {
 
 #[tokio::test]
 async fn the_agent_may_come_as_a_system_extension() {
+    if let Some(reason) = Cloud::without_loops() {
+        skip::<()>(&reason);
+        return;
+    }
     let Some(story) = opened(1).await else { return };
     let mut worker = told(story.launch_with_loops("worker-0", "worker"));
     let release = told(story.publish_sysext());

@@ -94,6 +94,41 @@ async fn metadata_is_the_instance_s_and_directories_list() {
 }
 
 #[tokio::test]
+async fn the_role_s_credentials_are_told_on_the_instance_and_known_by_their_key() {
+    let (aws, _) = world();
+    let id = aws.launch(LaunchSpec::profile("worker"));
+    let imds = aws.imds(&id).expect("a free port");
+    let session = token(&imds, "60").await.1;
+    let path = "meta-data/iam/security-credentials/";
+    assert_eq!(get(&imds, &session, path).await, (200, "rig-worker".into()));
+    let told = get(&imds, &session, &format!("{path}rig-worker")).await.1;
+    let told: Value = serde_json::from_str(&told).expect("JSON");
+    let key = told["AccessKeyId"].as_str().expect("a key");
+    let known = aws.keys().find(key).expect("the key of an instance");
+    assert_eq!((known.role.as_str(), &known.instance), ("rig-worker", &id));
+    assert_eq!(told["SecretAccessKey"], known.secret_access_key);
+    assert_eq!(told["Token"], known.token);
+    assert!(aws.keys().find("ASIARIG").is_none());
+    aws.change_profile(&id, None);
+    assert_eq!(get(&imds, &session, path).await.0, 404);
+}
+
+#[tokio::test]
+async fn ignition_s_version_of_the_service_has_the_user_data_too() {
+    let (aws, _) = world();
+    let id = aws.launch(LaunchSpec::default());
+    let imds = aws.imds(&id).expect("a free port");
+    let session = token(&imds, "60").await.1;
+    let dated = async || {
+        let url = format!("{}/2019-10-01/user-data", imds.url());
+        read(client().get(url).header("x-aws-ec2-metadata-token", &session)).await
+    };
+    assert_eq!(dated().await.0, 404);
+    aws.change_user_data(&id, Some(Bytes::from_static(b"{}")));
+    assert_eq!(dated().await, (200, "{}".into()));
+}
+
+#[tokio::test]
 async fn only_a_start_renews_the_pending_time() {
     let (aws, clock) = world();
     let id = aws.launch(LaunchSpec::default());

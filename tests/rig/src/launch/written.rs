@@ -93,3 +93,51 @@ pub fn named(config: &Value) -> BTreeSet<String> {
     }
     paths
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_written_removed_or_changed_is_told_by_its_path() {
+        let root = tempfile::tempdir().expect("a directory");
+        let write = |path: &str, text: &str| {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().expect("a parent")).expect("it is made");
+            fs::write(path, text).expect("it is written");
+        };
+        for path in ["etc/kept", "etc/changed", "etc/removed"] {
+            write(path, "1");
+        }
+        let before = read(root.path()).expect("a tree");
+        write("etc/changed", "22");
+        write("opt/bin/program", "");
+        fs::create_dir(root.path().join("empty")).expect("it is made");
+        fs::remove_file(root.path().join("etc/removed")).expect("it is removed");
+        std::os::unix::fs::symlink("kept", root.path().join("etc/link")).expect("a link");
+        let after = read(root.path()).expect("a tree");
+        let told: Vec<String> = changed(&before, &after).into_iter().collect();
+        let wanted = ["/empty", "/etc/changed", "/etc/link", "/etc/removed", "/opt/bin/program"];
+        assert_eq!(told, wanted);
+    }
+
+    #[test]
+    fn a_configuration_names_what_it_places() {
+        let config = json!({
+            "storage": { "files": [{ "path": "/a" }], "links": [{ "path": "/b" }] },
+            "systemd": { "units": [
+                { "name": "c.service", "contents": "x", "enabled": true },
+                { "name": "d.service", "dropins": [{ "name": "1.conf" }] },
+            ] },
+        });
+        let told: Vec<String> = named(&config).into_iter().collect();
+        let units = "/etc/systemd/system";
+        let wanted = ["/a", "/b", RESULT, PRESET];
+        let mut wanted: Vec<String> = wanted.map(str::to_owned).to_vec();
+        wanted.extend([format!("{units}/c.service"), format!("{units}/d.service.d/1.conf")]);
+        wanted.sort();
+        assert_eq!(told, wanted);
+    }
+}
