@@ -3,6 +3,7 @@
 //! agent does the rest with the real Vault. AWS and its S3 are models; nothing else is.
 
 mod cluster;
+mod extension;
 mod refused;
 mod secrets;
 mod worker;

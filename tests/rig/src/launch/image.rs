@@ -12,6 +12,8 @@ use crate::node::write;
 /// As users bring it: it knows nothing of the agent, is not enabled, and would start with flags of
 /// its own.
 const KUBELET: &str = include_str!("image/kubelet.service");
+/// Flatcar has one too: without TLS and with its data wherever /var/lib/etcd is. Nobody wants it.
+const ETCD: &str = include_str!("image/etcd-member.service");
 /// What Flatcar does after it has merged system extensions: their units are there from then on.
 const EXTENDED: &str = include_str!("image/ensure-sysext.service");
 /// What is not as on a machine of one's own: whatever else runs on this host may take a loop device
@@ -28,6 +30,7 @@ const ABSENT: [&str; 2] =
 /// Makes the disk of a machine that has never booted an image.
 pub(super) fn install(machine: &Machine) -> Result<(), String> {
     write(machine, "/usr/lib/systemd/system/kubelet.service", KUBELET)?;
+    write(machine, "/usr/lib/systemd/system/etcd-member.service", ETCD)?;
     write(machine, "/usr/lib/systemd/system-preset/99-default.preset", PRESET)?;
     write(machine, "/usr/lib/systemd/system/ensure-sysext.service", EXTENDED)?;
     write(machine, "/usr/lib/systemd/system/systemd-sysext.service.d/again.conf", AGAIN)?;
