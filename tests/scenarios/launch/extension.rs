@@ -1,5 +1,6 @@
 //! The agent as a system extension, and what runs without it: nothing that the image would bring.
 
+use rig::controllers::ETCD;
 use rig::launch::Cloud;
 use rig::machine::wait_for;
 use rig::node::{AGENT, KUBELET};
@@ -27,7 +28,7 @@ async fn the_agent_may_come_as_a_system_extension() {
 }
 
 #[tokio::test]
-async fn without_the_system_extension_no_kubelet_runs() {
+async fn without_the_system_extension_neither_kubelet_nor_etcd_runs() {
     let Some(story) = opened(1).await else { return };
     // There is no loop device to mount it through.
     let mut controller = told(story.launch("controller-0", "controller"));
@@ -40,6 +41,9 @@ async fn without_the_system_extension_no_kubelet_runs() {
     let failed = || (property(KUBELET, "Result") == "resources").then_some(());
     told(wait_for("the kubelet finds no file of the agent", SOON, failed).map_err(text));
     told(machine.settled(SOON).map_err(text));
-    // Without the agent's flags it would take orders from everybody.
-    assert_eq!(property(KUBELET, "ExecMainStartTimestampMonotonic"), "0");
+    // The one would take orders from everybody, the other give everything to everybody.
+    for unit in [KUBELET, ETCD] {
+        let ran = property(unit, "ExecMainStartTimestampMonotonic");
+        assert_eq!(ran, "0", "{unit}: {}", told(machine.journal(unit).map_err(text)));
+    }
 }
