@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Code, Error, Result};
@@ -127,6 +128,8 @@ pub struct Authority {
     pub mount: String,
     /// The pinned bundle's path; read again at every look, so that a rotation is noticed.
     pub ca: PathBuf,
+    /// The end of the one in it that lasts longest, when the configuration was read.
+    pub end: Timestamp,
 }
 
 /// One certificate to hold.

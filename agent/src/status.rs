@@ -1,12 +1,14 @@
-//! The published status: one document, rendered as JSON and as text.
+//! The published status: one document, rendered as JSON, as text and as metrics.
 //!
 //! [`collect`] is pure. The document lies in /run, so that `status` works when the agent is dead
 //! and for an ordinary user. Within a schema it only grows.
 
+pub mod duties;
+pub mod metrics;
 pub mod plane;
+mod published;
 pub mod text;
 
-use std::path::Path;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -15,9 +17,9 @@ use serde::{Deserialize, Serialize};
 use crate::config::{CertSpec, Config, ConsumerSpec};
 use crate::duty::facts::{CertFact, Held};
 use crate::duty::{Due, Duty, DutyId, Facts, Hold, Records, act, certs, session};
-use crate::error::{Code, Error, Result};
-use crate::host::files::Root;
+use crate::error::{Code, Error};
 use crate::node::Standing;
+pub use published::{load, store};
 
 /// Where the status is published.
 pub const PATH: &str = "/run/nodeagent/status.json";
@@ -53,6 +55,15 @@ pub struct Status {
     /// For how many seconds every certificate lasts if Vault goes away now; nothing while one is
     /// missing.
     pub autonomy_s: Option<i64>,
+    /// For how many seconds Vault may be away at any moment, as configured.
+    #[serde(default)]
+    pub survive_s: Option<u64>,
+    /// The pinned authorities.
+    #[serde(default)]
+    pub authorities: Vec<duties::AuthorityPart>,
+    /// How each duty has fared.
+    #[serde(default)]
+    pub duties: Vec<duties::DutyPart>,
     /// The certificates.
     pub certificates: Vec<CertPart>,
     /// The programs that use them.
@@ -69,6 +80,9 @@ pub struct Status {
 pub struct AgentPart {
     /// Its version.
     pub version: String,
+    /// The commit that it was built from, where it is a release.
+    #[serde(default)]
+    pub commit: Option<String>,
     /// Which configuration it goes by.
     #[serde(default)]
     pub configuration: String,
@@ -84,8 +98,9 @@ impl AgentPart {
     /// The part of an agent that looked now.
     pub fn new(started: Timestamp, looked: Timestamp, interval: Duration) -> AgentPart {
         let version = env!("CARGO_PKG_VERSION").to_string();
+        let commit = option_env!("NODEAGENT_COMMIT").filter(|it| !it.is_empty()).map(String::from);
         let interval_s = interval.as_secs();
-        Self { version, configuration: String::new(), started, looked, interval_s }
+        Self { version, commit, configuration: String::new(), started, looked, interval_s }
     }
 }
 
@@ -138,6 +153,12 @@ pub struct CertPart {
     pub generation: Option<u64>,
     /// The last generation that was taken back.
     pub quarantined: Option<u64>,
+    /// When Vault last issued one that was published.
+    #[serde(default)]
+    pub issued: Option<Timestamp>,
+    /// How many were asked for within the last hour.
+    #[serde(default)]
+    pub issues: usize,
 }
 
 /// One program that uses certificates.
@@ -198,6 +219,9 @@ pub fn collect(
         node: view.node(),
         vault: view.vault(),
         autonomy_s: autonomy,
+        survive_s: Some(config.survive.as_secs()),
+        authorities: duties::authorities(config),
+        duties: duties::collect(config, records),
         certificates: config.certificates.iter().map(|spec| view.certificate(spec)).collect(),
         consumers: config.consumers.iter().map(|spec| view.consumer(spec)).collect(),
         control_plane: view.plane(),
@@ -246,6 +270,7 @@ impl View<'_> {
     }
 
     fn certificate(&self, spec: &CertSpec) -> CertPart {
+        let record = self.records.certificate(&spec.name);
         let fact = self.facts.certificates.get(&spec.name);
         let held = fact.and_then(CertFact::held);
         let due = Duty::Cert(spec).due(self.config, self.facts, self.records, self.now);
@@ -267,7 +292,9 @@ impl View<'_> {
                 _ => None,
             },
             generation: held.map(|held| held.generation.0),
-            quarantined: self.records.certificate(&spec.name).quarantined.last().map(|g| g.0),
+            quarantined: record.quarantined.last().map(|g| g.0),
+            issued: record.issued,
+            issues: record.recent_issues(self.now).count(),
         }
     }
 
@@ -416,34 +443,4 @@ fn problem(place: &str, error: &Error, since: Option<Timestamp>) -> Problem {
         advice: error.advice().map(String::from),
         since,
     }
-}
-
-/// Publishes the status: readable by everyone.
-pub fn store(root: &Root, status: &Status) -> Result<()> {
-    let bytes = serde_json::to_vec_pretty(status)
-        .map_err(|error| Error::new(Code::Bug, error.to_string()).at(PATH))?;
-    root.write_volatile(Path::new(PATH), &bytes, 0o644)
-}
-
-/// Reads the published status and judges it by its age: an agent that has not looked for twice
-/// its interval is silent, and certificates may have ended since.
-pub fn load(root: &Root, now: Timestamp) -> Result<Status> {
-    let silent = |text: String| {
-        Error::new(Code::AgentSilent, text).advise("systemctl status nodeagent; is it running?")
-    };
-    let bytes = root.read_optional(Path::new(PATH), 4 << 20)?;
-    let bytes = bytes.ok_or_else(|| silent(format!("{PATH} is not there")))?;
-    let mut status: Status = serde_json::from_slice(&bytes)
-        .map_err(|error| silent(format!("{PATH} cannot be read: {error}")))?;
-    let age = now.duration_since(status.agent.looked).as_secs();
-    if age.unsigned_abs() > 2 * status.agent.interval_s {
-        let text = format!("the agent has not looked for {age} s; what follows is as old");
-        status.problems.insert(0, problem("agent", &silent(text), Some(status.agent.looked)));
-        status.health = status.health.max(Health::Degraded);
-        status.autonomy_s = status.autonomy_s.map(|left| left.saturating_sub(age));
-        if status.autonomy_s.is_some_and(|left| left <= 0) {
-            status.health = Health::Failed;
-        }
-    }
-    Ok(status)
 }

@@ -96,7 +96,7 @@ impl<'a> Checker<'a> {
             issues_per_hour,
             max_clock_skew: max_clock_skew?,
             systemd_bus: systemd_bus?,
-            authorities: authorities.into_iter().map(|(name, known)| (name, known.0)).collect(),
+            authorities,
             certificates,
             consumers,
             cluster_plan: plan.cluster,
@@ -259,8 +259,7 @@ impl<'a> Checker<'a> {
         budget
     }
 
-    /// The authorities, each with the end of the one in its bundle that lasts longest.
-    fn authorities(&mut self) -> BTreeMap<String, (Authority, Timestamp)> {
+    fn authorities(&mut self) -> BTreeMap<String, Authority> {
         let mut known = BTreeMap::new();
         for (name, table) in &self.layers.file.pki {
             if let Some(authority) = self.authority(name, table) {
@@ -270,14 +269,14 @@ impl<'a> Checker<'a> {
         known
     }
 
-    fn authority(&mut self, name: &str, table: &PkiTable) -> Option<(Authority, Timestamp)> {
+    fn authority(&mut self, name: &str, table: &PkiTable) -> Option<Authority> {
         let section = format!("pki.{name}");
         self.check_name(&section, name);
         let mount = self.required(&section, "mount", &table.mount);
         let ca = self.required(&section, "ca", &table.ca);
         let (_, end) = self.bundle(&format!("{section}.ca"), ca.as_ref()?)?;
-        let authority = Authority { name: name.to_string(), mount: mount?, ca: PathBuf::from(ca?) };
-        Some((authority, end))
+        let (mount, ca) = (mount?, PathBuf::from(ca?));
+        Some(Authority { name: name.to_string(), mount, ca, end })
     }
 
     /// Reads a bundle; gives its bytes and the latest end of its authorities.
@@ -307,7 +306,7 @@ impl<'a> Checker<'a> {
         &mut self,
         survive: Duration,
         specs: &[CertSpec],
-        authorities: &BTreeMap<String, (Authority, Timestamp)>,
+        authorities: &BTreeMap<String, Authority>,
     ) {
         for spec in specs {
             let key = format!("certificate.{}.ttl", spec.name);
@@ -321,16 +320,17 @@ impl<'a> Checker<'a> {
                 );
                 self.fault(&key, text);
             }
-            let Some((authority, end)) = authorities.get(&spec.authority) else {
+            let Some(authority) = authorities.get(&spec.authority) else {
                 continue;
             };
-            let left = self.now.duration_until(*end);
+            let left = self.now.duration_until(authority.end);
             let needed = SignedDuration::try_from(spec.ttl).unwrap_or(SignedDuration::MAX);
             if left < needed {
                 let text = format!(
-                    "the last authority in {} ends {end}, before a certificate of {} would; put \
+                    "the last authority in {} ends {}, before a certificate of {} would; put \
                      its successor into the bundle and into Vault first",
                     authority.ca.display(),
+                    authority.end,
                     words(spec.ttl)
                 );
                 let place = self.layers.place(&format!("pki.{}.ca", authority.name));

@@ -138,13 +138,10 @@ fn renewal(
 /// When the budget of issues allows the next one; nothing if it allows it now.
 fn budget(config: &Config, record: &CertRecord, now: Timestamp) -> Option<Timestamp> {
     let hour = SignedDuration::from_hours(1);
-    // What the clock counted before it stepped back counts no more.
-    let recent =
-        || record.issues.iter().filter(|at| **at <= now && now.duration_since(**at) < hour);
-    if recent().count() < config.issues_per_hour as usize {
+    if record.recent_issues(now).count() < config.issues_per_hour as usize {
         return None;
     }
-    let oldest = recent().min()?;
+    let oldest = record.recent_issues(now).min()?;
     oldest.checked_add(hour).ok()
 }
 

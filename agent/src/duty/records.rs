@@ -79,6 +79,15 @@ pub struct CertRecord {
     pub rolled_back: Option<Timestamp>,
 }
 
+impl CertRecord {
+    /// When certificates were asked for, in the hour before an instant.
+    pub fn recent_issues(&self, now: Timestamp) -> impl Iterator<Item = &Timestamp> {
+        // What the clock counted before it stepped back counts no more.
+        let begin = now.saturating_sub(SignedDuration::from_hours(1)).unwrap_or(Timestamp::MIN);
+        self.issues.iter().filter(move |at| **at <= now && **at > begin)
+    }
+}
+
 /// What is remembered of a consumer.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

@@ -47,7 +47,7 @@ pub fn line(status: &Status) -> String {
     }
 }
 
-fn word(health: Health) -> &'static str {
+pub(super) fn word(health: Health) -> &'static str {
     match health {
         Health::Healthy => "healthy",
         Health::Degraded => "degraded",

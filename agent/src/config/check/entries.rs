@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use jiff::Timestamp;
-
 use super::super::file::{CertificateTable, ConsumerTable};
 use super::super::{Act, Authority, CertSpec, ConsumerSpec, Template, Usage};
 use super::{Checker, text_of};
@@ -54,7 +52,7 @@ impl Checker<'_> {
 
     pub(super) fn certificates(
         &mut self,
-        authorities: &BTreeMap<String, (Authority, Timestamp)>,
+        authorities: &BTreeMap<String, Authority>,
         consumers: &[ConsumerSpec],
     ) -> Vec<CertSpec> {
         let mut specs = Vec::new();
