@@ -5,6 +5,7 @@
 
 mod docs;
 mod layers;
+mod metrics;
 mod source;
 mod style;
 mod texts;
@@ -89,6 +90,20 @@ fn every_problem_has_its_entry() {
 #[test]
 fn every_step_of_a_bootstrap_is_explained() {
     refuse(docs::steps(one(&tree(), "docs/control-plane.md")));
+}
+
+#[test]
+fn every_metric_is_listed() {
+    refuse(metrics::listed(one(&tree(), "docs/metrics.md")));
+}
+
+#[test]
+fn every_alert_is_explained_and_tried() {
+    let sources = tree();
+    let rules = one(&sources, "packaging/alerts/nodeagent.rules.yaml");
+    refuse(metrics::judged(rules, one(&sources, "docs/operating.md")));
+    refuse(metrics::explained(rules, one(&sources, "docs/metrics.md")));
+    refuse(metrics::tried(rules, one(&sources, "tests/alerts/nodeagent.test.yaml")));
 }
 
 #[test]
