@@ -92,6 +92,10 @@ async fn after_a_life_cycle_no_secret_is_where_others_can_read_it() {
     renew(&stage);
     let texts = public(&stage, &agent);
     assert!(texts.len() > 10, "{:?}", texts.keys());
+    for published in [nodeagent::status::PATH, nodeagent::status::metrics::PATH] {
+        let path = stage.path(published).display().to_string();
+        assert!(texts.get(&path).is_some_and(|text| !text.is_empty()), "{:?}", texts.keys());
+    }
     assert_eq!(leaks(&first, &texts), [""; 0]);
     assert_eq!(leaks(&secrets(&stage), &texts), [""; 0]);
 }

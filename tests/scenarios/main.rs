@@ -19,6 +19,7 @@ mod kubernetes;
 mod launch;
 mod leaks;
 mod machine;
+mod metrics;
 mod nonce;
 mod play;
 mod render;
