@@ -76,6 +76,15 @@ async fn the_agent_publishes_metrics_beside_its_status_and_they_outlast_it() {
     assert!(well.contains(good), "{well}");
     let cluster = "nodeagent_authority_not_after_timestamp_seconds{authority=\"cluster\"} ";
     assert!(well.contains(cluster), "{well}");
+    for told in ["issued_timestamp_seconds", "not_after_timestamp_seconds", "recent_issues"] {
+        let series = format!("\nnodeagent_certificate_{told}{{certificate=\"kubelet-client\",");
+        assert!(well.contains(&series), "{series} {well}");
+    }
+    for duty in ["session", "cert/kubelet-server", "act/kubelet"] {
+        let success = format!("_last_success_timestamp_seconds{{duty=\"{duty}\"}} 1");
+        let failures = format!("nodeagent_duty_failures{{duty=\"{duty}\"}} 0\n");
+        assert!(well.contains(&success) && well.contains(&failures), "{duty} {well}");
+    }
     let data = fs::metadata(stage.path(metrics::PATH)).expect("it is there");
     assert_eq!(data.permissions().mode() & 0o7777, 0o644);
 
