@@ -367,3 +367,17 @@ fn salt(id: &DutyId) -> u64 {
 fn after(now: Timestamp, wait: Duration) -> Timestamp {
     now.checked_add(wait).unwrap_or(Timestamp::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_asked_for_counts_for_an_hour_and_not_before_it_was() {
+        let at = |second| Timestamp::from_second(second).expect("an instant");
+        let record = CertRecord { issues: vec![at(100), at(200)], ..CertRecord::default() };
+        for (now, count) in [(99, 0), (100, 1), (200, 2), (3699, 2), (3700, 1), (3800, 0)] {
+            assert_eq!(record.recent_issues(at(now)).count(), count, "{now}");
+        }
+    }
+}
