@@ -21,7 +21,7 @@ fn top() -> PathBuf {
 }
 
 /// The real promtool, or nothing, told, where it is not built.
-fn promtool() -> Option<PathBuf> {
+pub(crate) fn promtool() -> Option<PathBuf> {
     process::find("promtool", "promtool").map_or_else(|why| skip(&why), Some)
 }
 
@@ -38,7 +38,7 @@ fn ask(promtool: &Path, words: &[&str], input: &str) -> (bool, String) {
 }
 
 /// What is wrong with a file of metrics: promtool ends well, and says nothing.
-fn faults(promtool: &Path, metrics: &str) -> String {
+pub(crate) fn faults(promtool: &Path, metrics: &str) -> String {
     let (is_good, told) = ask(promtool, &["check", "metrics"], metrics);
     if is_good && told.trim().is_empty() { String::new() } else { format!("promtool: {told}") }
 }

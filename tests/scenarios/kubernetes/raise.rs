@@ -1,9 +1,11 @@
 //! From a fresh controller to a served, healthy API: by the agent itself, and by one command.
 
+use nodeagent::status::metrics;
 use rig::controllers::{ControllersOptions, MANIFESTS, PLANE, Raising};
 use serde_json::json;
 
 use super::{SOON, installed, raised, told};
+use crate::metrics::{faults, promtool};
 
 const NOTHING: &str = "the control plane is whole: nothing is to do\n";
 
@@ -22,6 +24,31 @@ async fn a_fresh_controller_raises_its_control_plane_by_itself() {
     assert!(output.status.success(), "{}{}", output.stdout, output.stderr);
     assert!(output.stdout.ends_with(NOTHING), "{}", output.stdout);
     assert_eq!(story.processes(0), processes, "nothing was restarted");
+
+    story.wait_status(0, "a whole control plane", |status| {
+        status["control_plane"]["step"].is_null() && status["health"] == "healthy"
+    });
+    let published = node.machine.read(metrics::PATH).expect("the metrics are there");
+    told(of_whole_controller(&String::from_utf8_lossy(&published)));
+}
+
+/// What a whole controller's metrics say, and that they are as few as docs/metrics.md has it.
+fn of_whole_controller(metrics: &str) -> Result<(), String> {
+    let mut wanted = vec![String::from("nodeagent_control_plane_whole 1\n")];
+    for component in ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"] {
+        wanted.push(format!("component_ready{{component=\"{component}\"}} 1\n"));
+    }
+    if let Some(missing) = wanted.iter().find(|wanted| !metrics.contains(wanted.as_str())) {
+        return Err(format!("no {missing} in:\n{metrics}"));
+    }
+    let series = metrics.lines().filter(|line| !line.starts_with('#')).count();
+    println!("FIGURE series_of_a_controller={series}");
+    let faults = promtool().map(|promtool| faults(&promtool, metrics)).unwrap_or_default();
+    match series {
+        _ if !faults.is_empty() => Err(faults),
+        ..250 => Ok(()),
+        _ => Err(format!("{series} series")),
+    }
 }
 
 #[tokio::test]

@@ -37,6 +37,12 @@ async fn the_sandbox_of_the_agent_leaves_little_exposed_and_the_job_done() {
     assert_eq!(story.wait_proved(&serial)["problems"], serde_json::json!([]));
     let key = "/var/lib/nodeagent-certs/kubelet/kubelet-server/current/key.pem";
     assert_eq!(story.run(&["stat", "--format=%U:%G %a", key]).trim(), "root:nogroup 640");
+    // node_exporter runs as nobody: it reads the metrics, and not the session beside them.
+    let as_nobody = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "cat"];
+    let read = |path| story.machine.exec(&[&as_nobody[..], &[path]].concat()).expect("exec");
+    let metrics = read("/run/nodeagent/metrics.prom");
+    assert!(metrics.stdout.contains("nodeagent_health{state=\"healthy\"} 1\n"), "{metrics:?}");
+    assert!(!read("/run/nodeagent/token").status.success(), "the token is root's");
     let denied = story.run(&["journalctl", "--unit", AGENT, "--output=cat"]);
     assert!(!denied.contains("ermission denied") && !denied.contains("not permitted"), "{denied}");
 }
