@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_of_a_day_costs_few_calls() {
+    fn z04_an_outage_of_a_day_costs_few_calls() {
         let mut spent = Duration::ZERO;
         let mut calls = 0;
         while spent < Duration::from_secs(86_400) {

@@ -209,7 +209,7 @@ pub(crate) const CASES: &[Case] = cases! {
         shared_secrets_are_written_once;
     shipped:
         every_write_is_kept
-        no_name_but_its_own
+        z07_no_name_but_its_own
         a_controller_is_no_other_controller
         a_role_wants_its_profile
         a_role_wants_its_region

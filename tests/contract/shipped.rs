@@ -85,7 +85,7 @@ async fn refused_names(node: &Caller, path: &str, asked: &[(&str, &str)]) -> Out
 const OTHER: &str = "i-0ffffffffffffffff";
 const OTHER_NODE: &str = "system:node:i-0ffffffffffffffff";
 
-pub(crate) async fn no_name_but_its_own(ctx: &Ctx) -> Outcome {
+pub(crate) async fn z07_no_name_but_its_own(ctx: &Ctx) -> Outcome {
     let (id, _, reply) = login(ctx, "worker", "worker").await?;
     let node = caller(ctx, &reply)?;
     let own = format!("system:node:{id}");

@@ -14,7 +14,7 @@ fn restarted() -> StageOptions {
 }
 
 #[tokio::test]
-async fn a_consumer_that_fails_with_a_new_certificate_gets_the_old_one_back() {
+async fn n04_a_consumer_that_fails_with_a_new_certificate_gets_the_old_one_back() {
     let (stage, agent) = serving(restarted()).await;
     let good = serial(&stage);
     start_only_with(&stage, &good);
@@ -57,7 +57,7 @@ fn stays(stage: &Stage, agent: &Running, issued: usize) {
 }
 
 #[tokio::test]
-async fn a_consumer_that_fails_with_every_certificate_costs_one_issue_and_two_restarts() {
+async fn n02_a_consumer_that_fails_with_every_certificate_costs_one_issue_and_two_restarts() {
     let (stage, agent) = serving(restarted()).await;
     let good = serial(&stage);
     stage.kubelet.set_mode(Mode::FailsToStart);

@@ -9,7 +9,7 @@ use crate::certificates::{make_default, pin, second_issuer};
 use crate::play::*;
 
 #[tokio::test]
-async fn a_certificate_for_other_names_is_refused() {
+async fn n14_a_certificate_for_other_names_is_refused() {
     refused(Lie::WrongName, "names-wrong").await;
 }
 

@@ -31,8 +31,7 @@ async fn status_of_a_healthy_node_is_a_screen_and_a_document_and_exits_with_0() 
 }
 
 #[tokio::test]
-async fn status_exits_with_1_where_something_needs_attention_and_2_where_a_certificate_is_missing()
-{
+async fn n11_status_exits_with_1_where_something_needs_attention_and_2_where_one_is_missing() {
     let (stage, agent) = healthy(StageOptions::worker()).await;
     stage.proxy.set(Fault::Refuse);
     agent.reload().expect("it runs");

@@ -7,7 +7,7 @@ use rig::stage::{Stage, StageOptions};
 use crate::play::*;
 
 #[tokio::test]
-async fn a_fresh_node_whose_clock_is_an_hour_late_waits_and_says_so() {
+async fn z26_a_fresh_node_whose_clock_is_an_hour_late_waits_and_says_so() {
     fresh_and_wrong(SignedDuration::from_hours(1)).await;
 }
 
@@ -45,7 +45,7 @@ async fn the_repair_of_the_clock_is_seen_within_a_minute_without_anybody_telling
 }
 
 #[tokio::test]
-async fn a_running_node_whose_clock_jumps_keeps_what_it_has_and_asks_for_nothing() {
+async fn n10_a_running_node_whose_clock_jumps_keeps_what_it_has_and_asks_for_nothing() {
     for hours in [1, -1] {
         let (stage, agent) = serving(StageOptions::worker()).await;
         let before = tree(&stage, PUBLISHED);

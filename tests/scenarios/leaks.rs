@@ -69,7 +69,7 @@ pub(crate) fn leaks(
 }
 
 #[tokio::test]
-async fn after_a_life_cycle_no_secret_is_where_others_can_read_it() {
+async fn z09_after_a_life_cycle_no_secret_is_where_others_can_read_it() {
     let stage = stage(StageOptions::worker()).await;
     let run = || {
         stage.run_with(|command| {

@@ -99,7 +99,7 @@ async fn an_agent_killed_before_vault_heard_of_it_gets_in_again() {
 }
 
 #[tokio::test]
-async fn an_agent_killed_after_vault_noted_its_nonce_gets_in_again() {
+async fn n01_an_agent_killed_after_vault_noted_its_nonce_gets_in_again() {
     for answered in [0, 200] {
         let stage = stage(StageOptions::worker()).await;
         let fault = Fault::Cut { after_bytes: answered };

@@ -5,7 +5,7 @@ use rig::stage::StageOptions;
 use crate::play::*;
 
 #[tokio::test]
-async fn certificates_are_renewed_over_and_over_and_served_without_a_restart() {
+async fn z05_certificates_are_renewed_over_and_over_and_served_without_a_restart() {
     let stage = stage(brief(20, 15)).await;
     date_back_little(&stage).await;
     let _agent = stage.run().expect("the agent starts");
@@ -62,7 +62,7 @@ async fn the_token_is_renewed_before_its_lease_ends_and_nobody_logs_in_again() {
 }
 
 #[tokio::test]
-async fn a_steady_agent_says_nothing() {
+async fn z25_a_steady_agent_says_nothing() {
     let mut options = StageOptions::worker();
     options.setup.token_ttl = "3s".into();
     let (stage, _agent) = healthy(options).await;

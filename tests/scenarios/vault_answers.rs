@@ -85,7 +85,7 @@ async fn at_log_in(fault: Fault, code: &str) -> String {
 }
 
 #[tokio::test]
-async fn no_false_answer_to_a_request_for_a_certificate_changes_what_is_published() {
+async fn z02_no_false_answer_to_a_request_for_a_certificate_changes_what_is_published() {
     let empty = concat!(
         r#"{"request_id":"x","data":{"certificate":"-----","issuing_ca":"","#,
         r#""ca_chain":[],"expiration":1,"serial_number":"01"}}"#

@@ -9,7 +9,7 @@ use rig::stage::{Stage, StageOptions, Which};
 use crate::play::*;
 
 #[tokio::test]
-async fn vault_is_away_for_longer_than_certificates_live_and_all_is_well_when_it_is_back() {
+async fn z01_vault_is_away_for_longer_than_certificates_live_and_all_is_well_when_it_is_back() {
     let stage = stage(brief(8, 6)).await;
     date_back_little(&stage).await;
     let _agent = stage.run().expect("the agent starts");

@@ -56,7 +56,7 @@ fn the_rig_does_not_know_the_agent() {
 }
 
 #[test]
-fn units_have_no_shell_and_are_not_bound_to_the_agent() {
+fn z22_units_have_no_shell_and_are_not_bound_to_the_agent() {
     let sources = tree();
     let places = ["units/system/", "ignition/units/"];
     let here = |path: &str| places.iter().any(|place| path.starts_with(place));
@@ -112,7 +112,7 @@ fn vault_lets_nodes_ask_for_what_the_catalogue_names() {
 }
 
 #[test]
-fn no_role_of_vault_lets_a_node_choose_its_name() {
+fn z07_no_role_of_vault_lets_a_node_choose_its_name() {
     refuse(vault::names(&tree()));
 }
 

@@ -29,7 +29,7 @@ enum Edge {
 }
 
 #[tokio::test]
-async fn a_bootstrap_killed_before_and_after_every_step_comes_to_the_same_end() {
+async fn z20_a_bootstrap_killed_before_and_after_every_step_comes_to_the_same_end() {
     let Some(mut story) = told_to_raise(Style::Static).await else { return };
     told(story.boot());
     wait_for_certificates(&story);
@@ -62,7 +62,7 @@ async fn a_self_hosted_bootstrap_killed_before_and_after_every_step_comes_to_its
 }
 
 #[tokio::test]
-async fn a_bootstrap_whose_power_fails_at_every_step_comes_to_its_end() {
+async fn n05_a_bootstrap_whose_power_fails_at_every_step_comes_to_its_end() {
     let Some(mut story) = told_to_raise(Style::Static).await else { return };
     for &step in steps(Listed::Static) {
         if !story.nodes[0].machine.is_on() {

@@ -17,7 +17,7 @@ const RECOVER: &[&str] = &["--recover"];
 const SLOW: Duration = Duration::from_secs(5);
 
 #[tokio::test]
-async fn an_etcd_that_is_stopped_slow_full_or_has_lost_its_data_is_told_and_left_alone() {
+async fn z10_an_etcd_that_is_stopped_slow_full_or_has_lost_its_data_is_told_and_left_alone() {
     let Some(story) = raised_when_told().await else { return };
 
     stopped(&story).await;

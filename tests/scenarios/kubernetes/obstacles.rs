@@ -30,7 +30,7 @@ async fn a_port_that_another_program_has_is_told_and_waited_for() {
 }
 
 #[tokio::test]
-async fn a_disk_that_is_full_leaves_nothing_half_and_is_told() {
+async fn n15_a_disk_that_is_full_leaves_nothing_half_and_is_told() {
     let options = ControllersOptions::new(1).raised(Raising::Told);
     let Some(mut story) = installed(options).await else { return };
     told(story.nodes[0].put_plane_on_disk_of(LARGE_KIB));

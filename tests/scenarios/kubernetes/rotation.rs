@@ -53,7 +53,7 @@ async fn what_a_controller_has_is_renewed_and_replaced_while_it_works() {
 }
 
 #[tokio::test]
-async fn three_controllers_take_up_another_authority_one_after_another() {
+async fn z14_three_controllers_take_up_another_authority_one_after_another() {
     let Some(story) = raised(ControllersOptions::new(3)).await else { return };
     wait_settled(&story);
     let clients = told(story.admit_clients().await);

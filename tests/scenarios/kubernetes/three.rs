@@ -32,7 +32,7 @@ struct Changing {
 }
 
 #[tokio::test]
-async fn three_controllers_act_one_at_a_time_and_survive_the_loss_of_any_and_of_all() {
+async fn z21_three_controllers_act_one_at_a_time_and_survive_the_loss_of_any_and_of_all() {
     let Some(mut story) = installed(ControllersOptions::new(3).with(CONFIG)).await else { return };
     for node in &story.nodes {
         told(node.write(&format!("{ASSETS}/README"), "assets of this site\n"));

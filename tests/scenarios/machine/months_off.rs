@@ -20,7 +20,7 @@ const BRIEF: &str = "[rotation]\nsurvive_vault_outage = \"4s\"\nissues_per_hour 
                      [[certificate]]\nname = \"kubelet-client\"\nttl = \"15s\"\n";
 
 #[tokio::test]
-async fn a_node_that_was_off_for_months_is_repaired_before_its_kubelet_starts() {
+async fn n09_a_node_that_was_off_for_months_is_repaired_before_its_kubelet_starts() {
     let Some(mut story) = installed(NodeOptions::worker()).await else {
         return;
     };

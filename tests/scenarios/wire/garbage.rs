@@ -78,7 +78,7 @@ fn failed<T: std::fmt::Debug>(call: &'static str, result: Result<T>) -> (&'stati
 }
 
 #[tokio::test]
-async fn what_is_no_answer_is_a_reason_to_try_again_and_nothing_else() {
+async fn z16_what_is_no_answer_is_a_reason_to_try_again_and_nothing_else() {
     let bench = bench();
     let long = format!("\"{}\"", "x".repeat(BODY));
     for (code, kind, body) in [

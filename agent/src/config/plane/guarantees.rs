@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn values_that_would_undo_one_are_refused_with_the_reason() {
+    fn z19_values_that_would_undo_one_are_refused_with_the_reason() {
         for (component, flag, value, why) in [
             (Apiserver, "anonymous-auth", "true", "opens the health checks and nothing else"),
             (Apiserver, "authentication-config", "/x.yaml", "authentication.yaml"),

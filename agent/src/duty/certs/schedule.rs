@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fleet_started_in_one_minute_renews_all_over_the_period() {
+    fn n08_a_fleet_started_in_one_minute_renews_all_over_the_period() {
         let survive = Duration::from_secs(11 * 3600);
         let mut per_hour = [0; 13];
         for place in (0..1300).map(|n| backoff::hash(&format!("i-{n}"))) {

@@ -342,7 +342,7 @@ fn a_missing_or_dangling_current_adopts_the_newest_complete_generation() {
 /// Power cut before every single change of a publication: what consumers see is always one whole
 /// generation; healing leaves exactly it; and the next publication goes through.
 #[test]
-fn every_crash_is_healed() {
+fn z03_every_crash_is_healed() {
     let (one, two) = (material("one"), material("two"));
     for first in [true, false] {
         for changes in 0.. {

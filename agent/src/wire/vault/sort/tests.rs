@@ -34,7 +34,7 @@ fn check(call: &Call<'_>, table: &[(u16, &str, Code)]) {
 }
 
 #[test]
-fn what_a_log_in_is_told() {
+fn n12_what_a_log_in_is_told() {
     check(&LOGIN, LOGIN_TEXTS);
 }
 

@@ -116,7 +116,7 @@ fn row_or_reason() -> Option<[Space; 3]> {
 }
 
 #[test]
-fn a_token_does_not_outlive_its_hops() {
+fn z24_a_token_does_not_outlive_its_hops() {
     let Some([service, node, container]) = row_or_reason() else {
         return;
     };

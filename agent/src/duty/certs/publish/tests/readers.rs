@@ -52,7 +52,7 @@ struct Tally {
 }
 
 #[test]
-fn who_holds_one_generation_never_sees_a_mismatch() {
+fn n03_who_holds_one_generation_never_sees_a_mismatch() {
     let house = House::new();
     let editions = ["one", "two"].map(material);
     let pairs = editions.iter().map(|one| (one.cert.clone(), one.key.expose().to_owned()));
