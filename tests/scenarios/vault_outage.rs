@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rig::proxy::Fault;
 use rig::stage::{Stage, StageOptions, Which};
+use serde_json::Value;
 
 use crate::play::*;
 
@@ -30,6 +31,26 @@ async fn z01_vault_is_away_for_longer_than_certificates_live_and_all_is_well_whe
     wait_renewed(&stage, &ended);
     wait_healthy(&stage);
     until("the new serial", || stage.kubelet.serial() == Some(serial(&stage)));
+}
+
+#[tokio::test]
+async fn z25_an_outage_is_told_once_and_not_at_every_try() {
+    let stage = stage(StageOptions::worker()).await;
+    stage.proxy.set(Fault::Refuse);
+    let _agent = stage.run().expect("the agent starts");
+    wait_problem(&stage, "vault-unreachable");
+    until("the second try", || tries(&stage) >= 2);
+    let said = stage.log();
+    assert!(said.contains("vault-unreachable"), "{said}");
+    until("the fourth try", || tries(&stage) >= 4);
+    assert_eq!(stage.log(), said);
+}
+
+/// How often in a row the session has failed.
+fn tries(stage: &Stage) -> u64 {
+    let records = stage.read("/var/lib/nodeagent/records.json");
+    let records: Value = serde_json::from_str(&records).unwrap_or_default();
+    records["duties"]["session"]["failure"]["count"].as_u64().unwrap_or_default()
 }
 
 #[tokio::test]

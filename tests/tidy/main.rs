@@ -3,9 +3,11 @@
 //!
 //! `NODEAGENT_BLESS=1` writes the generated files anew instead of comparing them.
 
+mod absences;
 mod docs;
 mod layers;
 mod metrics;
+mod promises;
 mod source;
 mod style;
 mod texts;
@@ -128,4 +130,34 @@ fn every_link_leads_somewhere() {
     let sources = tree();
     let pages = sources.iter().filter(|source| source.path.ends_with(".md"));
     refuse(pages.flat_map(docs::links).collect());
+}
+
+#[test]
+fn z01_nothing_of_ours_reboots_a_machine() {
+    refuse(absences::reboots(&tree()));
+}
+
+#[test]
+fn z11_the_list_of_etcds_members_is_never_changed() {
+    refuse(absences::members(&tree()));
+}
+
+#[test]
+fn z17_no_group_replaces_a_controller_and_no_balancer_ends_a_node() {
+    refuse(absences::groups(&tree()));
+}
+
+#[test]
+fn z18_what_a_node_fetches_has_a_hash() {
+    refuse(absences::fetches(&tree()));
+}
+
+#[test]
+fn z23_nothing_works_around_terraform() {
+    refuse(absences::workarounds(&tree()));
+}
+
+#[test]
+fn every_promise_names_the_tests_that_show_it() {
+    refuse(promises::findings(&tree()));
 }

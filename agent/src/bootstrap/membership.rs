@@ -69,3 +69,47 @@ pub fn check(root: &Root, data: &Path) -> Result<()> {
          etcd-data-gone in docs/operating.md, and leave {PATH} where it is"
     )))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const DATA: &str = "/var/lib/etcd";
+
+    #[test]
+    fn z12_etcd_is_never_begun_anew_where_its_data_are_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = Root::new(directory.path());
+        let here = |path: &str| directory.path().join(path.trim_start_matches('/'));
+        let starts = || [check(&root, Path::new(DATA)), check_noted(&root)];
+        fs::create_dir_all(here(DATA)).unwrap();
+        assert!(starts().iter().all(Result::is_ok), "a new node may form a cluster");
+        assert!(!is_formed(&root));
+
+        fs::create_dir_all(here("/var/lib/nodeagent")).unwrap();
+        let note = format!(r#"{{"since":"2026-11-21T12:00:00Z","data_dir":"{DATA}"}}"#);
+        fs::write(here(PATH), note).unwrap();
+        fs::create_dir_all(here("/var/lib/etcd/member/wal")).unwrap();
+        fs::write(here("/var/lib/etcd/member/wal/0.wal"), "entries").unwrap();
+        assert!(starts().iter().all(Result::is_ok), "its data are there");
+
+        // A disk that was replaced, a volume that is not mounted, a log that was wiped.
+        fs::remove_file(here("/var/lib/etcd/member/wal/0.wal")).unwrap();
+        for emptied in ["/var/lib/etcd/member/wal", "/var/lib/etcd/member", DATA] {
+            for refused in starts() {
+                let error = refused.unwrap_err();
+                assert_eq!(error.code(), Code::EtcdDataGone, "{error:#}");
+                assert!(error.advice().is_some_and(|text| text.contains("findmnt /var/lib/etcd")));
+            }
+            fs::remove_dir(here(emptied)).unwrap();
+        }
+        assert!(starts().iter().all(Result::is_err));
+
+        fs::write(here(PATH), "torn").unwrap();
+        assert!(is_formed(&root), "who cannot tell was a member");
+        assert!(starts().iter().all(Result::is_err));
+        assert!(!here(DATA).exists(), "nothing was made in its place");
+    }
+}

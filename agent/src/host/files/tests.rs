@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use super::*;
 
@@ -179,3 +181,44 @@ fn a_listing_tells_what_stands_there_and_removal_is_idempotent() {
     let error = root.list(Path::new("/")).unwrap_err();
     assert!(format!("{error:#}").contains("more than 4096"), "{error:#}");
 }
+
+/// A kubelet starts what it finds in its directory, whatever it is called and however much of it
+/// is there.
+#[test]
+fn n15_who_looks_all_the_time_sees_whole_files_and_no_others() {
+    let (dir, root) = root();
+    let (watched, staged) = (dir.path().join("manifests"), Path::new("/staged"));
+    fs::create_dir(&watched).unwrap();
+    fs::create_dir(dir.path().join("staged")).unwrap();
+    let over = AtomicBool::new(false);
+    let look = || {
+        let (mut looks, mut read) = (0, 0);
+        while !over.load(Ordering::Relaxed) {
+            for entry in fs::read_dir(&watched).unwrap().flatten() {
+                assert_eq!(entry.file_name(), "pod.yaml");
+                // It may have been taken away meanwhile.
+                let Ok(text) = fs::read(entry.path()) else { continue };
+                assert!(text.len() == MANIFEST && text.iter().all(|byte| *byte == text[0]));
+                read += 1;
+            }
+            looks += 1;
+        }
+        (looks, read)
+    };
+    let (looks, read) = thread::scope(|scope| {
+        let looker = scope.spawn(look);
+        for round in 0..200_u8 {
+            let path = Path::new("/manifests/pod.yaml");
+            root.write_through(staged, path, &[round; MANIFEST], 0o600).unwrap();
+            if round % 8 == 7 {
+                root.unlink(path).unwrap();
+            }
+        }
+        over.store(true, Ordering::Relaxed);
+        looker.join().unwrap()
+    });
+    assert!(looks > 200 && read > 200, "{looks} looks, {read} files read");
+}
+
+/// As large as a manifest is.
+const MANIFEST: usize = 8 << 10;
