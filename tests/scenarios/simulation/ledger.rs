@@ -50,7 +50,7 @@ pub(super) struct Ledger {
     bad_since: BTreeMap<&'static str, Timestamp>,
     commits: BTreeMap<(String, u64), Timestamp>,
     asked: Vec<(Timestamp, Asked)>,
-    signed: Vec<(Timestamp, String)>,
+    pub(super) signed: Vec<(Timestamp, String)>,
     forgiven_acts: usize,
     nonce: Option<String>,
     /// The newest last; old ones were searched for while they were new.

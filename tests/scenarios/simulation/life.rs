@@ -122,6 +122,16 @@ impl Life {
         Ok(())
     }
 
+    /// What was broken so far.
+    pub(super) fn broken(&self) -> &[Broken] {
+        &self.outcome.broken
+    }
+
+    /// What Vault has signed in the last day: when, and the role.
+    pub(super) fn signed(&self) -> &[(Timestamp, String)] {
+        &self.ledger.signed
+    }
+
     /// What it came to.
     pub(super) fn outcome(self) -> Outcome {
         let (issued, acts) = (self.ledger.issued, self.world.units.count());
