@@ -99,7 +99,7 @@ fn n07_an_outage_as_long_as_is_promised_ends_no_certificate() {
     }
 }
 
-/// A renewal takes one certificate; the next comes when half of what the former one has left is over.
+/// One renewal takes one certificate; the next comes when half of the former one's rest is over.
 #[test]
 fn n02_a_restart_that_fails_for_a_day_costs_no_certificate_within_an_hour_of_another() {
     let story = Story {
