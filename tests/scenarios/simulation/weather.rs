@@ -43,11 +43,12 @@ impl Weather {
 
     /// What was wrong has ended, or was never more than a blow.
     pub(super) fn fair(&mut self, now: Timestamp, recovery: SignedDuration) {
-        let before = self.spells.last().filter(|spell| spell.until.is_none()).copied();
+        let before = self.spells.last().copied();
         self.close(now);
         self.fault = None;
         self.spells.retain(|spell| spell.until.is_none_or(|end| now.duration_since(end) < MEMORY));
-        // A blow on a recovering node does not shorten what it was promised before.
+        // Neither a blow on a recovering node nor a fault of a minute shortens what it was
+        // promised before: it may still wait for as long as somebody's no made it wait.
         let left = before.map_or(SignedDuration::ZERO, |spell| {
             spell.recovery.saturating_sub(spell.from.duration_until(now))
         });
@@ -116,4 +117,9 @@ fn a_spell_gives_time_only_where_it_is_longer_than_its_recovery() {
     weather.fair(at(100), AFTER_DENIAL);
     weather.fair(at(110), AFTER_ABSENCE);
     assert!(!weather.gave_time(at(100), at(170)) && weather.gave_time(at(100), at(176)));
+    weather.foul(at(200), Fault::PolicyLost);
+    weather.fair(at(300), AFTER_DENIAL);
+    weather.foul(at(301), Fault::Cut);
+    weather.fair(at(302), recovery(&Fault::Cut));
+    assert!(!weather.gave_time(at(300), at(375)) && weather.gave_time(at(300), at(376)));
 }
