@@ -66,7 +66,7 @@ fn measure_at(facts: &Facts) -> Option<Timestamp> {
 
 /// What to do about a session that is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Plan {
+pub enum Plan {
     /// Ask Vault whether it takes the stored token.
     Prove,
     /// Renew the token.
@@ -77,7 +77,8 @@ enum Plan {
     Measure,
 }
 
-fn plan(why: Why, session: Option<&SessionFacts>, failures: u32, now: Timestamp) -> Plan {
+/// What is done where a session is due for a reason, after so many failures in a row.
+pub fn plan(why: Why, session: Option<&SessionFacts>, failures: u32, now: Timestamp) -> Plan {
     match (why, session) {
         (Why::ClockDoubtful, _) => Plan::Measure,
         (Why::Unproved, Some(session)) if session.expires > now => Plan::Prove,
