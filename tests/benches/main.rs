@@ -3,13 +3,17 @@
 
 mod bootstrap;
 mod first_cert;
+mod fleet;
 mod footprint;
 mod handover;
 mod recover;
+mod simulation;
 mod swap;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+const NAMES: &str = "first-cert footprint swap bootstrap handover recover simulation fleet";
 
 /// The program under measurement: the static release, which `tests/bench` builds.
 fn program() -> Result<PathBuf, String> {
@@ -24,7 +28,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 fn main() -> ExitCode {
-    // `cargo bench` adds `--bench`; the rest is a name.
+    // `cargo bench` adds `--bench`; the rest is a name, and a number where one is taken.
     let names: Vec<String> =
         std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -32,11 +36,13 @@ fn main() -> ExitCode {
         (_, Err(error)) => Err(error.to_string()),
         (Some("first-cert"), Ok(runtime)) => runtime.block_on(first_cert::run()),
         (Some("bootstrap"), Ok(runtime)) => runtime.block_on(bootstrap::run()),
+        (Some("fleet"), Ok(_)) => fleet::run(),
         (Some("footprint"), Ok(runtime)) => runtime.block_on(footprint::run()),
         (Some("handover"), Ok(runtime)) => runtime.block_on(handover::run()),
         (Some("recover"), Ok(runtime)) => runtime.block_on(recover::run()),
+        (Some("simulation"), Ok(_)) => simulation::run(names.get(1).map(String::as_str)),
         (Some("swap"), Ok(runtime)) => runtime.block_on(swap::run()),
-        _ => Err("name one of: first-cert footprint swap bootstrap handover recover".into()),
+        _ => Err(format!("name one of: {NAMES}")),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
