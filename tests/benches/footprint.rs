@@ -51,17 +51,22 @@ pub(crate) async fn run() -> Result<(), String> {
 }
 
 /// One look at a process.
-struct Sample {
-    rss_kib: u64,
-    threads: u64,
+pub(crate) struct Sample {
+    /// Resident memory, file pages and all.
+    pub(crate) rss_kib: u64,
+    /// Resident memory that is in no file.
+    pub(crate) anonymous_kib: u64,
+    /// Threads.
+    pub(crate) threads: u64,
     /// Processor time of all its threads, from the scheduler's own count in nanoseconds.
-    seconds: f64,
+    pub(crate) seconds: f64,
     /// How often its threads gave up the processor to wait, which is how often they woke.
-    switches: u64,
+    pub(crate) switches: u64,
 }
 
 impl Sample {
-    fn of(pid: u32) -> Result<Sample, String> {
+    /// Looks at a process.
+    pub(crate) fn of(pid: u32) -> Result<Sample, String> {
         let read =
             |path: String| std::fs::read_to_string(&path).map_err(|e| format!("{path}: {e}"));
         let status = read(format!("/proc/{pid}/status"))?;
@@ -76,6 +81,7 @@ impl Sample {
         }
         Ok(Sample {
             rss_kib: field(&status, "VmRSS:"),
+            anonymous_kib: field(&status, "RssAnon:"),
             threads: field(&status, "Threads:"),
             seconds: nanoseconds as f64 / 1e9,
             switches,

@@ -9,11 +9,14 @@ mod handover;
 mod recover;
 mod simulation;
 mod swap;
+mod vault_agent;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-const NAMES: &str = "first-cert footprint swap bootstrap handover recover simulation fleet";
+/// What can be measured.
+const NAMES: &str =
+    "first-cert footprint swap vault-agent bootstrap handover recover simulation fleet";
 
 /// The program under measurement: the static release, which `tests/bench` builds.
 fn program() -> Result<PathBuf, String> {
@@ -42,6 +45,9 @@ fn main() -> ExitCode {
         (Some("recover"), Ok(runtime)) => runtime.block_on(recover::run()),
         (Some("simulation"), Ok(_)) => simulation::run(names.get(1).map(String::as_str)),
         (Some("swap"), Ok(runtime)) => runtime.block_on(swap::run()),
+        (Some("vault-agent"), Ok(runtime)) => {
+            runtime.block_on(vault_agent::run(names.get(1).map(String::as_str)))
+        }
         _ => Err(format!("name one of: {NAMES}")),
     };
     match outcome {

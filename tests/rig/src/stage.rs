@@ -392,6 +392,13 @@ impl Running {
     }
 }
 
+/// Another program of the node, held as the agent is.
+impl From<Child> for Running {
+    fn from(child: Child) -> Running {
+        Running { child }
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         // It may have ended by itself, which is as good.
