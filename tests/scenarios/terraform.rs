@@ -128,7 +128,8 @@ fn an_apply_touches_no_controller_and_a_replaced_one_keeps_its_volume() {
         .expect("guarded");
     let folder = "-test-directory=tests/replaced";
     terraform.succeed("aws", &["get", "-no-color", folder]).expect("modules are found");
-    let test = ["test", "-json", "-verbose", folder];
+    let site = "-var-file=tests/site.auto.tfvars";
+    let test = ["test", "-json", "-verbose", site, folder];
     let said = terraform.succeed("aws", &test).expect("its tests pass");
     assert!(said.contains("Success! ") && !said.contains("Success! 0 passed"), "{said}");
     assert!(said.contains("\"test_state\""), "no state is told: {said}");

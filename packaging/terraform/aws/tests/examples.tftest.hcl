@@ -1,12 +1,7 @@
 # The examples can be planned as they are.
 
 mock_provider "aws" {
-  mock_data "aws_region" {
-    defaults = { region = "eu-central-1" }
-  }
-  mock_data "aws_subnet" {
-    defaults = { availability_zone = "eu-central-1a", cidr_block = "10.9.1.0/24" }
-  }
+  source = "./tests/aws"
 }
 
 run "complete" {
