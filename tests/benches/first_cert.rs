@@ -15,7 +15,7 @@ use super::{median, program};
 const RUNS: usize = 11;
 
 /// One certificate and nobody to see to, so that the floor is easy to state.
-const CONFIG: &str = r#"
+pub(crate) const CONFIG: &str = r#"
 [node]
 role = "bare"
 [identity]

@@ -14,7 +14,9 @@ use rig::stage::{Peer, Running};
 
 use super::footprint::Sample;
 use super::{median, program};
-use pair::{CONFIG, Pair, Wish};
+use pair::{Pair, Wish};
+
+use crate::first_cert::CONFIG;
 
 /// How often each is started on a fresh node, and how many idle windows there are;
 /// NODEAGENT_BENCH_RUNS says otherwise.

@@ -10,8 +10,9 @@ use rig::stage::Running;
 use rig::systemd::{ActiveState, Behaviour};
 use serde_json::json;
 
-use super::pair::{CONFIG, Nonce, Pair, Wish};
+use super::pair::{Nonce, Pair, Wish};
 use super::tell;
+use crate::first_cert::CONFIG;
 
 /// For how long a failure is watched.
 const MINUTE: Duration = Duration::from_secs(60);

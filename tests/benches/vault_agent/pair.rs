@@ -14,22 +14,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::audit::Audit;
-
-/// One certificate, as the template of Vault Agent has one.
-pub(crate) const CONFIG: &str = r#"
-[node]
-role = "bare"
-[identity]
-role = "worker"
-[[certificate]]
-name = "kubelet-client"
-consumer = "kubelet"
-pki = "cluster"
-role = "kubelet-client"
-common_name = "system:node:{{instance_id}}"
-organizations = ["system:nodes"]
-usage = "client"
-"#;
+use crate::first_cert::CONFIG;
 
 /// Where the agent publishes it; all files of a generation appear with `current`.
 pub(crate) const PUBLISHED: &str =
