@@ -60,8 +60,15 @@ const CERTIFICATES: Duration = Duration::from_secs(120);
 /// A wait gives way to an earlier step this often in a run.
 const GIVES_WAY: u32 = 20;
 
-/// A step that is done and is still not true is done again this often.
-const REPEATS: u32 = 3;
+/// A step that is done and is still not true is done again this often, after a pause that doubles.
+const REPEATS: u32 = 5;
+
+/// The first of these pauses. While a second API server starts behind the same port, the one that
+/// is ready and the one that is not answer in turn, for two seconds here; all pauses are 5.5 s.
+const REPEAT_PAUSE: Duration = Duration::from_millis(500);
+
+/// The longest of them: the cluster's lock, which is not prolonged meanwhile, outlasts it.
+const REPEAT_PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// What a run tells while it goes on.
 #[derive(Clone, Debug, PartialEq)]
@@ -203,14 +210,19 @@ impl Run<'_> {
                 continue; // Another controller may have done it meanwhile.
             }
             repeats = if last == Some(step) { repeats + 1 } else { 0 };
-            last = Some(step);
             if repeats >= REPEATS {
                 let why = step.satisfied(self.plane.style, &facts, &self.journal).err();
                 let text = format!("{step} was done and is not true: {}", why.unwrap_or_default());
                 return Err(Error::new(Code::PlaneWaiting, text)
                     .advise("see what undoes it: `nodeagent status`, the log of the kubelet"));
             }
+            if repeats > 0 {
+                let pause = REPEAT_PAUSE * 2_u32.pow(repeats - 1);
+                self.node.clock.sleep(pause.min(REPEAT_PAUSE_MAX)).await;
+            }
             self.one(step, &facts, held.as_ref()).await.during(step.name())?;
+            // One that gave way was not done, however often it does.
+            last = self.open.iter().all(|(open, _)| *open != step).then_some(step);
         }
     }
 
