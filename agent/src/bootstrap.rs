@@ -23,6 +23,7 @@ mod refresh;
 pub mod secrets;
 pub mod step;
 pub mod super_user;
+mod waits;
 
 use std::path::Path;
 use std::time::Duration;
@@ -56,9 +57,6 @@ const LOCK_LIMIT: Duration = Duration::from_secs(1200);
 
 /// All certificates of a fresh controller are there within seconds of the first log-in.
 const CERTIFICATES: Duration = Duration::from_secs(120);
-
-/// A wait gives way to an earlier step this often in a run.
-const GIVES_WAY: u32 = 20;
 
 /// A step that is done and is still not true is done again this often, after a pause that doubles.
 const REPEATS: u32 = 5;
@@ -261,20 +259,6 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// A wait that gave way may have become true by what came before it: then it is done too.
-    fn close(&mut self, next: Option<Step>) -> Result<()> {
-        let waits = |(open, _): &(Step, Duration)| {
-            next.is_some_and(|next| self.place(next) <= self.place(*open))
-        };
-        let (open, over): (Vec<_>, Vec<_>) = self.open.iter().copied().partition(waits);
-        self.open = open;
-        over.into_iter().try_for_each(|(step, begun)| self.done(step, begun))
-    }
-
-    fn place(&self, step: Step) -> Option<usize> {
-        step::steps(self.plane.style).iter().position(|each| *each == step)
-    }
-
     /// Looks at this node; what only the API can tell is asked for where this run may.
     async fn look(&mut self) -> Result<PlaneFacts> {
         let gathered = facts::gather(self.node, self.assets.clone()).await;
@@ -310,18 +294,6 @@ impl Run<'_> {
             }
             self.node.clock.sleep(PAUSE).await;
         }
-    }
-
-    /// Whether an earlier step is true no more, so that waiting for this one is in vain. A run
-    /// that goes to and fro for ever has another reason than that.
-    fn gives_way(&mut self, step: Step, facts: &PlaneFacts) -> bool {
-        let next = step::next(self.plane.style, facts, &self.journal);
-        let earlier = next.is_some_and(|next| self.place(next) < self.place(step));
-        let gives = earlier && self.gave_way.0 < GIVES_WAY;
-        if gives {
-            self.gave_way = (self.gave_way.0 + 1, true);
-        }
-        gives
     }
 
     /// Vault may have newer keys than this node; where it cannot be asked, these have to do.
