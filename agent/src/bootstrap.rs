@@ -218,14 +218,17 @@ impl Run<'_> {
                 let pause = REPEAT_PAUSE * 2_u32.pow(repeats - 1);
                 self.node.clock.sleep(pause.min(REPEAT_PAUSE_MAX)).await;
             }
-            self.one(step, &facts, held.as_ref()).await.during(step.name())?;
-            // One that gave way was not done, however often it does.
-            last = self.open.iter().all(|(open, _)| *open != step).then_some(step);
+            last = self.one(step, &facts, held.as_ref()).await.during(step.name())?;
         }
     }
 
-    /// One step, noted before and after.
-    async fn one(&mut self, step: Step, facts: &PlaneFacts, held: Option<&Held>) -> Result<()> {
+    /// One step, noted before and after; gives the step, or nothing where its wait gave way.
+    async fn one(
+        &mut self,
+        step: Step,
+        facts: &PlaneFacts,
+        held: Option<&Held>,
+    ) -> Result<Option<Step>> {
         let why = step.satisfied(self.plane.style, facts, &self.journal).err().unwrap_or_default();
         let begun = self.node.clock.monotonic();
         self.open.retain(|(open, _)| *open != step);
@@ -243,9 +246,9 @@ impl Run<'_> {
         }
         if std::mem::take(&mut self.gave_way.1) {
             self.open.push((step, begun));
-            return Ok(());
+            return Ok(None);
         }
-        self.done(step, begun)
+        self.done(step, begun).map(|()| Some(step))
     }
 
     fn done(&mut self, step: Step, begun: Duration) -> Result<()> {

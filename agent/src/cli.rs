@@ -1,7 +1,6 @@
 //! The verbs. Their doc comments are `--help`.
 
 mod bootstrap;
-mod version;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,10 +21,9 @@ use crate::host::notify::Notifier;
 use crate::host::units::Systemd;
 use crate::node::{Node, SessionCell};
 use crate::status::{self, Health, text};
+use crate::version;
 use crate::wire::http::Limits;
 use crate::wire::vault::{Vault, VaultOptions};
-
-pub use version::{COMMIT, VERSION};
 
 /// Identity, certificates and control plane of a Kubernetes node, from Vault.
 #[derive(Debug, Parser)]
@@ -134,7 +132,7 @@ pub async fn run(cli: &Cli) -> Result<Outcome> {
             bootstrap::run(&node, wanted).await.map(Outcome::good)
         }
         Verb::Render => bootstrap::render(&build(&root, &clock)?).map(Outcome::good),
-        Verb::Version => Ok(Outcome::good(version::line(COMMIT))),
+        Verb::Version => Ok(Outcome::good(version::line(version::commit()))),
     }
 }
 

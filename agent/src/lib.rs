@@ -24,4 +24,5 @@ pub mod node;
 pub mod render;
 pub mod secret;
 pub mod status;
+pub mod version;
 pub mod wire;

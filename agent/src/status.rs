@@ -19,6 +19,7 @@ use crate::duty::facts::{CertFact, Held};
 use crate::duty::{Due, Duty, DutyId, Facts, Hold, Records, act, certs, session};
 use crate::error::{Code, Error};
 use crate::node::Standing;
+use crate::version;
 pub use published::{load, store};
 
 /// Where the status is published.
@@ -97,8 +98,8 @@ pub struct AgentPart {
 impl AgentPart {
     /// The part of an agent that looked now.
     pub fn new(started: Timestamp, looked: Timestamp, interval: Duration) -> AgentPart {
-        let version = env!("CARGO_PKG_VERSION").to_string();
-        let commit = option_env!("NODEAGENT_COMMIT").filter(|it| !it.is_empty()).map(String::from);
+        let version = version::VERSION.to_string();
+        let commit = version::commit().map(String::from);
         let interval_s = interval.as_secs();
         Self { version, commit, configuration: String::new(), started, looked, interval_s }
     }

@@ -5,7 +5,7 @@ use crate::source::{Finding, Source};
 
 /// The modules of each layer, from the bottom.
 const LAYERS: [&[&str]; 6] = [
-    &["error", "secret", "backoff"],
+    &["error", "secret", "backoff", "version"],
     &["wire", "host"],
     &["node", "attest", "config"],
     &["duty", "bootstrap", "render"],

@@ -15,6 +15,7 @@ use crate::host::lock;
 use crate::node::Node;
 use crate::render as rendered;
 use crate::status::{self, Status};
+use crate::version::VERSION;
 
 /// How long the agent may take to read its configuration again: effects under way end first.
 const AGREEMENT: Duration = Duration::from_secs(20);
@@ -57,8 +58,7 @@ async fn agree(node: &Node) -> Result<()> {
         let Some(seen) = status::load(&node.root, node.clock.now()).ok().filter(is_alive) else {
             return Ok(());
         };
-        let version = env!("CARGO_PKG_VERSION");
-        if seen.agent.configuration == node.config.digest && seen.agent.version == version {
+        if seen.agent.configuration == node.config.digest && seen.agent.version == VERSION {
             return Ok(());
         }
         if !told && !lock::wake_holder(&node.root.path(super::LOCK.as_ref())) {

@@ -13,13 +13,13 @@ pub mod store;
 
 use std::path::{Path, PathBuf};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use self::leaf::Leaf;
 use self::publish::{Published, Target};
 use self::store::{Archive, Generation, Material};
 use super::facts::{CertFact, Facts, Held};
-use super::records::CertRecord;
+use super::records::{BUDGET_TIME, CertRecord};
 use super::{Due, DutyId, Hold, Records, Why};
 use crate::attest::Identity;
 use crate::backoff;
@@ -137,12 +137,11 @@ fn renewal(
 
 /// When the budget of issues allows the next one; nothing if it allows it now.
 fn budget(config: &Config, record: &CertRecord, now: Timestamp) -> Option<Timestamp> {
-    let hour = SignedDuration::from_hours(1);
     if record.recent_issues(now).count() < config.issues_per_hour as usize {
         return None;
     }
     let oldest = record.recent_issues(now).min()?;
-    oldest.checked_add(hour).ok()
+    oldest.checked_add(BUDGET_TIME).ok()
 }
 
 /// Whether a failed request surely brought no certificate into the world: it was never sent, or

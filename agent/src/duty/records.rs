@@ -79,11 +79,14 @@ pub struct CertRecord {
     pub rolled_back: Option<Timestamp>,
 }
 
+/// What the budget of issues is for.
+pub const BUDGET_TIME: SignedDuration = SignedDuration::from_hours(1);
+
 impl CertRecord {
-    /// When certificates were asked for, in the hour before an instant.
+    /// When certificates were asked for, in the time of the budget before an instant.
     pub fn recent_issues(&self, now: Timestamp) -> impl Iterator<Item = &Timestamp> {
         // What the clock counted before it stepped back counts no more.
-        let begin = now.saturating_sub(SignedDuration::from_hours(1)).unwrap_or(Timestamp::MIN);
+        let begin = now.saturating_sub(BUDGET_TIME).unwrap_or(Timestamp::MIN);
         self.issues.iter().filter(move |at| **at <= now && **at > begin)
     }
 }
@@ -192,7 +195,7 @@ impl Records {
     /// Counts an issue before it is asked for, so that a crash cannot make it free.
     pub fn count_issue(&mut self, name: &str, now: Timestamp) {
         let record = self.certificates.entry(name.to_string()).or_default();
-        record.issues.retain(|at| now.duration_since(*at) < SignedDuration::from_hours(1));
+        record.issues.retain(|at| now.duration_since(*at) < BUDGET_TIME);
         record.issues.push(now);
     }
 

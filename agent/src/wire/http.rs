@@ -17,6 +17,7 @@ use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
 
 use crate::error::{Code, Context, Error, Result};
 use crate::secret::Secret;
+use crate::version::VERSION;
 
 /// How long an unused connection is kept: long enough for the calls of one log-in and the
 /// certificates after it, so short that an idle agent holds no socket.
@@ -108,7 +109,7 @@ impl Http {
             .referer(false)
             .connect_timeout(limits.connect)
             .pool_idle_timeout(IDLE)
-            .user_agent(concat!("nodeagent/", env!("CARGO_PKG_VERSION")))
+            .user_agent(format!("nodeagent/{VERSION}"))
             .build()
             .map_err(|error| Error::new(Code::Bug, format!("no HTTP client: {error}")))?;
         Ok(Http { client, limits, peer })

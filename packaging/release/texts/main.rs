@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use clap::{Command, CommandFactory};
 use clap_complete::{Shell, generate_to};
 use clap_mangen::Man;
-use nodeagent::cli::{self, Cli};
+use nodeagent::cli::Cli;
+use nodeagent::version::VERSION;
 
 /// The shells that people of a cluster use.
 const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Zsh, Shell::Fish];
@@ -30,7 +31,7 @@ fn pages(out: &Path, date: &str) -> Result<()> {
     let mut command = Cli::command().disable_help_subcommand(true);
     // Only a built command knows the options that every verb has.
     command.build();
-    let source = format!("nodeagent {}", cli::VERSION);
+    let source = format!("nodeagent {VERSION}");
     let page = |command: &Command, name: &str| {
         let mut text = Vec::new();
         let man = Man::new(command.clone()).title(name.to_uppercase()).date(date);

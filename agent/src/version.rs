@@ -1,4 +1,4 @@
-//! What `nodeagent version` tells: the version, and the commit that it was built from. A node is
+//! What this program is: the version, and the commit that it was built from. A node is
 //! asked for it when something is wrong, so it has to lead to the very source: a version alone is
 //! the same for everything that was built between two releases.
 
@@ -7,13 +7,19 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The commit, with `-dirty` behind it where the tree held changes that are in no commit. A
 /// release is told it by packaging/release/build; no other build knows.
-pub const COMMIT: Option<&str> = option_env!("NODEAGENT_COMMIT");
+pub fn commit() -> Option<&'static str> {
+    known(option_env!("NODEAGENT_COMMIT"))
+}
+
+fn known(told: Option<&str>) -> Option<&str> {
+    told.filter(|commit| !commit.is_empty())
+}
 
 /// The line that is printed.
-pub(super) fn line(commit: Option<&str>) -> String {
+pub fn line(commit: Option<&str>) -> String {
     match commit {
-        Some(commit) if !commit.is_empty() => format!("nodeagent {VERSION} (commit {commit})\n"),
-        _ => format!("nodeagent {VERSION} (no release: the commit is not known)\n"),
+        Some(commit) => format!("nodeagent {VERSION} (commit {commit})\n"),
+        None => format!("nodeagent {VERSION} (no release: the commit is not known)\n"),
     }
 }
 
@@ -23,10 +29,10 @@ mod tests {
 
     #[test]
     fn the_commit_is_told_where_it_is_known() {
-        let told = line(Some("0123abcd-dirty"));
+        let told = line(known(Some("0123abcd-dirty")));
         assert_eq!(told, format!("nodeagent {VERSION} (commit 0123abcd-dirty)\n"));
         for unknown in [None, Some("")] {
-            let told = line(unknown);
+            let told = line(known(unknown));
             assert!(told.contains("not known") && !told.contains("(commit"), "{told}");
         }
     }
