@@ -9,7 +9,7 @@ mod outcome;
 mod plane;
 mod signals;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +18,7 @@ use jiff::Timestamp;
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
+use crate::backoff::Pace;
 use crate::config::Config;
 use crate::duty::session::First;
 use crate::duty::{self, Done, Due, Duty, DutyId, Facts, Records, Why, certs, session};
@@ -103,10 +104,14 @@ pub struct Agent {
     saved: Option<Records>,
     /// The effects that an issue was counted for.
     counted: BTreeSet<DutyId>,
+    /// How much time each effect under way had when it began.
+    leeway: BTreeMap<DutyId, Duration>,
     /// What was wrong with the agent's own files, for `status`.
     own: Option<Error>,
     plane: PlaneWatch,
     started: Timestamp,
+    /// Whether an agent has looked since the boot: /run is empty after one.
+    has_looked: bool,
 }
 
 impl Agent {
@@ -131,17 +136,19 @@ impl Agent {
                 warn!(certificate = %spec.name, "{error:#}");
             }
         }
-        let (in_flight, counted) = (BTreeSet::new(), BTreeSet::new());
         let saved = own.is_none().then(|| records.essence());
+        let shown = node.root.stat(Path::new(status::PATH));
         Agent {
             node,
             records,
-            in_flight,
+            in_flight: BTreeSet::new(),
             saved,
-            counted,
+            counted: BTreeSet::new(),
+            leeway: BTreeMap::new(),
             own,
             plane: PlaneWatch::default(),
             started,
+            has_looked: shown.is_ok_and(|file| file.is_some()),
         }
     }
 
@@ -150,11 +157,26 @@ impl Agent {
         let mut facts = Facts::gather(&self.node, &self.records).await;
         self.plane.look(&self.node, &mut facts).await;
         let now = self.node.clock.now();
+        if !std::mem::replace(&mut self.has_looked, true)
+            && let Some(at) = self.first_log_in(&facts, now).await
+        {
+            self.records.put_off(&DutyId::Session, at, now);
+        }
         if self.plane.is_whole(&facts) {
             self.records.recovered(&DutyId::ControlPlane);
         }
         let decision = decide(&self.node.config, &facts, &self.records, &self.in_flight, now);
         (facts, decision)
+    }
+
+    /// Until when the first log-in waits, where it does. Good certificates on a disk say nothing of
+    /// the machine around it: an image of a node has those of that node. So the metadata service
+    /// is asked, and where it tells of another machine or nothing at all, there is no waiting.
+    async fn first_log_in(&self, facts: &Facts, now: Timestamp) -> Option<Timestamp> {
+        let (config, seed) = (&self.node.config, self.node.seed);
+        let at = duty::first_log_in(config, facts, &self.records, seed, now)?;
+        let told = self.node.attestor.evidence().await.ok()?.identity;
+        (facts.identity == Some(told)).then_some(at)
     }
 
     /// Notes that an effect begins. An issue is counted before it is asked for; where that cannot
@@ -174,6 +196,10 @@ impl Agent {
             // An act that was intended has to be on disk before it is carried out.
             DutyId::Act(_) => self.records.save(&self.node.root)?,
         }
+        let (duties, now) = (duty::duties(&self.node.config), self.node.clock.now());
+        let duty = duties.iter().find(|duty| duty.id() == *id);
+        let leeway = duty.map_or(Duration::ZERO, |duty| duty.leeway(facts, now));
+        self.leeway.insert(id.clone(), leeway);
         self.in_flight.insert(id.clone());
         Ok(())
     }
@@ -206,17 +232,20 @@ impl Agent {
                 let recovered = self.records.succeeded(id, &done, now);
                 outcome::log_success(id, &done, recovered);
                 if let Some(error) = outcome::left_over(&done) {
-                    self.records.failed(id, error, now, self.node.seed);
+                    self.records.failed(id, error, now, Pace::hurried(self.node.seed));
                 }
             }
             Err(error) => self.settle_failure(id, &error, now),
         }
         self.counted.remove(id);
+        self.leeway.remove(id);
         self.save();
     }
 
     fn settle_failure(&mut self, id: &DutyId, error: &Error, now: Timestamp) {
-        let changed = self.records.failed(id, error, now, self.node.seed);
+        let leeway = self.leeway.get(id).copied().unwrap_or_default();
+        let pace = Pace { seed: self.node.seed, leeway };
+        let changed = self.records.failed(id, error, now, pace);
         if certs::brought_none(error) {
             self.refund(id);
         }

@@ -102,6 +102,8 @@ pub struct VaultConfig {
     pub namespace: Option<String>,
     /// The longest a call may take.
     pub timeout: Duration,
+    /// Within this a worker that boots with good certificates logs in.
+    pub splay: Duration,
 }
 
 /// How the node proves who it is.

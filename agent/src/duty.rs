@@ -17,13 +17,17 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::backoff;
 use crate::bootstrap::Report;
 use crate::config::plane::ControlPlane;
-use crate::config::{CertSpec, Config, ConsumerSpec};
+use crate::config::{CertSpec, Config, ConsumerSpec, Role};
 use crate::error::Result;
 use crate::node::Node;
-pub use facts::Facts;
+pub use facts::{CertFact, Facts};
 pub use records::Records;
+
+/// Tells the jitter of the first log-in from that of failures.
+const BOOT: u64 = u64::MAX;
 
 /// One of the agent's duties.
 #[derive(Clone, Copy, Debug)]
@@ -141,6 +145,21 @@ impl Duty<'_> {
         }
     }
 
+    /// For how long it may stay undone before a certificate ends by it: until the first end of
+    /// those that it keeps alive, which are all of them for the session. Nothing where one is
+    /// missing already, and for duties that no certificate's end waits for.
+    pub fn leeway(&self, facts: &Facts, now: Timestamp) -> Duration {
+        let left = |fact: &CertFact| {
+            let end = fact.held().map_or(now, |held| held.leaf.not_after);
+            Duration::try_from(now.duration_until(end)).unwrap_or(Duration::ZERO)
+        };
+        match self {
+            Duty::Session => facts.certificates.values().map(left).min().unwrap_or_default(),
+            Duty::Cert(spec) => facts.certificates.get(&spec.name).map(left).unwrap_or_default(),
+            Duty::Act(_) | Duty::Files | Duty::ControlPlane(_) => Duration::ZERO,
+        }
+    }
+
     /// The longest its effect may take; it is cut then.
     pub fn limit(&self, config: &Config) -> Duration {
         let call = config.vault.timeout;
@@ -169,6 +188,26 @@ pub fn duties(config: &Config) -> Vec<Duty<'_>> {
     duties.extend(config.cluster_plan.is_some().then_some(Duty::Files));
     duties.extend(config.control_plane.as_ref().map(Duty::ControlPlane));
     duties
+}
+
+/// When a worker that has started without a session logs in, where nothing waits for it: a fleet
+/// that boots together would log in together. A certificate that is due or missing waits, and so
+/// does whoever raises a control plane; there are few of those.
+pub fn first_log_in(
+    config: &Config,
+    facts: &Facts,
+    records: &Records,
+    seed: u64,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let certificates = &config.certificates;
+    if facts.session.is_some() || config.role == Role::Controller || certificates.is_empty() {
+        return None;
+    }
+    let wait = config.vault.splay.mul_f64(backoff::fraction(seed, BOOT));
+    let at = now.checked_add(wait).unwrap_or(now);
+    let waits = |spec| matches!(certs::due(config, spec, facts, records, at), Due::At(_));
+    (at > now && certificates.iter().all(waits)).then_some(at)
 }
 
 /// What an effect achieved, for the records and for one line of log.

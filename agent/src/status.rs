@@ -129,7 +129,7 @@ pub struct VaultPart {
     pub session: String,
     /// When the lease of the token ends.
     pub expires: Option<Timestamp>,
-    /// When the token is renewed or replaced.
+    /// When the token is renewed or replaced, or where there is none, when the node logs in.
     pub renew: Option<Timestamp>,
 }
 
@@ -244,7 +244,7 @@ impl View<'_> {
     }
 
     fn node(&self) -> NodePart {
-        let identity = self.facts.session.as_ref().map(|(session, _)| &session.identity);
+        let identity = self.facts.identity.as_ref();
         NodePart {
             cluster: self.config.cluster.clone(),
             role: format!("{:?}", self.config.role).to_lowercase(),
@@ -256,6 +256,7 @@ impl View<'_> {
 
     fn vault(&self) -> VaultPart {
         let held = self.facts.session.as_ref();
+        let log_in = self.records.duty(&DutyId::Session).not_before.filter(|at| *at > self.now);
         VaultPart {
             address: self.config.vault.address.clone(),
             session: match held.map(|(_, standing)| standing) {
@@ -266,7 +267,7 @@ impl View<'_> {
             }
             .into(),
             expires: held.map(|(session, _)| session.expires),
-            renew: held.map(|(session, _)| session::renew_at(session)),
+            renew: held.map(|(session, _)| session::renew_at(session)).or(log_in),
         }
     }
 

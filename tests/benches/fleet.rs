@@ -44,8 +44,8 @@ const GROWN: i32 = 3;
 /// For how long Vault is away.
 const OUTAGE: SignedDuration = SignedDuration::from_hours(6);
 
-/// Within this the first requests after an outage are made: three of the longest backoffs.
-const RETURN: SignedDuration = SignedDuration::from_mins(15);
+/// Within this the first requests after an outage are made: the longest backoff.
+const RETURN: SignedDuration = SignedDuration::from_mins(75);
 
 /// Within this all machines are up again after a reboot of all.
 const BOOT: SignedDuration = SignedDuration::from_mins(1);
@@ -104,12 +104,13 @@ pub(crate) fn run() -> Result<(), String> {
     tell_calls(&lived.vault, &schedule.day);
     let day = Rates::of(&lived.vault, &schedule.day);
     let outage = tell_outage(&schedule, &lived, day.mean);
+    let reboot = tell_reboot(&schedule, &lived.vault, day.mean);
     println!("restarts of kubelets count as {PROBE_LIMIT:?} each, the longest they may take");
     draw(&schedule, &lived.vault, day.mean)?;
     println!("FIGURE fleet_requests_per_second={:.2}", day.mean);
     println!("FIGURE fleet_peak_to_mean={:.2}", grown.ratio());
     println!("FIGURE fleet_peak_to_mean_launched_at_once={:.2}", day.ratio());
-    for (name, value) in outage {
+    for (name, value) in outage.into_iter().chain(reboot) {
         println!("FIGURE fleet_{name}={value:.2}");
     }
     for (name, span) in [("", &schedule.day), ("_after_outage", &schedule.after)] {
@@ -132,12 +133,23 @@ fn tell_outage(schedule: &Schedule, lived: &Lived, mean: f64) -> [(&'static str,
     println!("then: at most {echo:.1} requests/s, when what was renewed at once is due again");
     let recovery = schedule.outage.end.duration_until(lived.recovered).as_secs_f64() / 60.0;
     println!("the last node is well {recovery:.1} min after Vault is back");
-    println!("all machines boot, and are up within {BOOT:#}:");
-    tell_calls(&lived.vault, &(schedule.reboot..schedule.reboot + BOOT * 2));
     [
         ("peak_to_mean_after_outage", at_once.max(echo) / mean),
         ("peak_to_mean_in_echo", echo / mean),
         ("recovery_min", recovery),
+    ]
+}
+
+/// The same for a day that begins with a boot of all machines.
+fn tell_reboot(schedule: &Schedule, vault: &Vault, mean: f64) -> [(&'static str, f64); 2] {
+    let day = schedule.reboot..schedule.watched.end;
+    let peak = Rates::of(vault, &day).peak;
+    println!("all machines boot, and are up within {BOOT:#}: at most {peak:.1} requests/s");
+    tell_calls(vault, &(day.start..day.start + HOUR));
+    let (_, log_ins) = vault.count(&day, Call::LogIn);
+    [
+        ("peak_to_mean_after_reboot", peak / mean),
+        ("log_ins_in_a_second_after_reboot", f64::from(log_ins)),
     ]
 }
 
@@ -206,7 +218,7 @@ fn live(schedule: &Schedule, config: &Config) -> Lived {
         }
         if now >= schedule.reboot && !rebooted {
             rebooted = true;
-            queue = boots(schedule, &mut nodes);
+            queue = boots(schedule, config, &mut nodes);
             continue;
         }
         let node = &mut nodes[number];
@@ -222,10 +234,15 @@ fn live(schedule: &Schedule, config: &Config) -> Lived {
 }
 
 /// All machines boot, and are up one after the other.
-fn boots(schedule: &Schedule, nodes: &mut [Node]) -> BinaryHeap<Reverse<(Timestamp, usize)>> {
+fn boots(
+    schedule: &Schedule,
+    config: &Config,
+    nodes: &mut [Node],
+) -> BinaryHeap<Reverse<(Timestamp, usize)>> {
     let up = |(number, node): (usize, &mut Node)| {
-        node.boot();
-        Reverse((schedule.reboot + BOOT.mul_f64(node.fraction(2)), number))
+        let up = schedule.reboot + BOOT.mul_f64(node.fraction(2));
+        node.boot(config, up);
+        Reverse((up, number))
     };
     nodes.iter_mut().enumerate().map(up).collect()
 }
@@ -249,6 +266,7 @@ fn draw(schedule: &Schedule, vault: &Vault, mean: f64) -> Result<(), String> {
     };
     let after = schedule.outage.start - HOUR..schedule.outage.end + HOUR * 11;
     let launch = schedule.watched.start..schedule.watched.start + DAY;
+    let boot = schedule.reboot - HOUR..schedule.reboot + HOUR * 11;
     let title = format!("{NODES} nodes on one Vault, requests a second (means of 5 minutes)");
     let text = plot::draw(
         &title,
@@ -256,6 +274,7 @@ fn draw(schedule: &Schedule, vault: &Vault, mean: f64) -> Result<(), String> {
             panel("launched within ten minutes", launch),
             panel("the thirtieth day", schedule.day.clone()),
             panel("Vault away from hour 1 to hour 7", after),
+            panel("all machines boot at hour 1", boot),
         ],
     );
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(PLOT);

@@ -21,6 +21,39 @@ async fn a_stored_token_is_tried_first_and_saves_the_log_in() {
 }
 
 #[tokio::test]
+async fn n08_a_worker_that_boots_with_good_certificates_does_not_log_in_with_all_the_others() {
+    let (stage, agent) = healthy(StageOptions::worker()).await;
+    assert_eq!(agent.stop(SOON), Ok(0));
+    boot(&stage);
+    let agent = stage.run().expect("the agent starts");
+    let status = wait(&stage, "an instant", |status| status["vault"]["renew"].is_string());
+    assert_eq!(
+        (&status["vault"]["session"], &status["health"]),
+        (&json!("none"), &json!("healthy"))
+    );
+    let screen = text_of(&run_verb(&stage, &["status"]));
+    assert!(screen.contains(", none, log-in in "), "{screen}");
+    assert_eq!(logins(&stage), 1, "it has not logged in again");
+    // A certificate that is due waits for nobody, nor does a person who reloads the agent.
+    agent.reload().expect("it runs");
+    until("second log-in", || logins(&stage) == 2);
+    wait_healthy(&stage);
+    assert_eq!(agent.stop(SOON), Ok(0));
+    boot(&stage);
+    let archive = stage.path("/var/lib/nodeagent/archive/kubelet-server");
+    std::fs::remove_dir_all(archive).expect("it was kept");
+    std::fs::remove_dir_all(stage.path(PUBLISHED)).expect("it was published");
+    let _agent = stage.run().expect("the agent starts");
+    until("third log-in", || logins(&stage) == 3);
+    wait_healthy(&stage);
+}
+
+/// What a boot does to the agent: /run is empty after it.
+fn boot(stage: &Stage) {
+    std::fs::remove_dir_all(stage.path("/run/nodeagent")).expect("it is there");
+}
+
+#[tokio::test]
 async fn a_stored_token_that_is_torn_costs_a_log_in_and_no_more() {
     let (stage, agent) = healthy(StageOptions::worker()).await;
     agent.kill().expect("it is killed");

@@ -98,6 +98,8 @@ async fn a_reboot_without_vault_starts_with_the_certificates_on_disk() {
     let (stage, agent) = healthy(StageOptions::worker()).await;
     agent.kill().expect("it is killed");
     std::fs::remove_dir_all(stage.path("/run/nodeagent")).expect("a reboot empties /run");
+    let at_once = b"[vault]\nsplay = \"1s\"\n";
+    stage.write("/etc/nodeagent/config.d/60-splay.toml", at_once).expect("it is written");
     stage.proxy.set(Fault::Refuse);
     let _agent = stage.run().expect("the agent starts");
     let status = wait(&stage, "problem", |status| problem(status, "vault-unreachable").is_some());

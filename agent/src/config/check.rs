@@ -163,6 +163,7 @@ impl<'a> Checker<'a> {
     fn vault(&mut self) -> Option<VaultConfig> {
         let table = &self.layers.file.vault;
         let timeout = self.duration("vault", "timeout", &table.timeout);
+        let splay = self.duration("vault", "splay", &table.splay);
         let address = self.required("vault", "address", &table.address)?;
         let address = address.trim_end_matches('/').to_string();
         let pinned = match address.split_once("://") {
@@ -189,7 +190,7 @@ impl<'a> Checker<'a> {
             (Some(path), _) => Some(self.bundle("vault.ca", path)?.0),
         };
         let namespace = table.namespace.clone().filter(|namespace| !namespace.is_empty());
-        Some(VaultConfig { address, ca, namespace, timeout: timeout? })
+        Some(VaultConfig { address, ca, namespace, timeout: timeout?, splay: splay? })
     }
 
     fn identity(&mut self, role: Option<Role>) -> Option<IdentityConfig> {

@@ -63,6 +63,10 @@ tables! {
         namespace: String = "";
         /// The longest one call may take. Vault waits up to 90 s for AWS before it answers.
         timeout: String = "\"95s\"";
+        /// Within this a worker that boots with good certificates logs in, at an instant of its
+        /// own: a fleet that boots together does not log in together. One whose certificates are
+        /// due or missing, and a controller, log in at once. `1s` is as good as none.
+        splay: String = "\"20m\"";
     }
     /// How this node proves who it is.
     IdentityTable = "identity" {

@@ -128,7 +128,7 @@ fn renewal(
         let left = back.duration_until(leaf.not_after);
         return (back.checked_add(left / 2).unwrap_or(leaf.not_after), None);
     }
-    let place = facts.session.as_ref().map_or(0, |(s, _)| backoff::hash(&s.identity.instance_id));
+    let place = facts.identity.as_ref().map_or(0, |node| backoff::hash(&node.instance_id));
     // Vault dates certificates back; what had passed of a life when it was issued is none of it.
     let life = leaf.not_before..leaf.not_after;
     let begun = record.issued.filter(|at| life.contains(at)).unwrap_or(leaf.not_before);

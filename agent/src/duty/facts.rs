@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::certs::store::Generation;
 use super::files::{self, FilesFact};
 use super::{Records, Why, certs};
+use crate::attest::Identity;
 use crate::bootstrap::facts::PlaneFacts;
 use crate::duty::certs::leaf::Leaf;
 use crate::error::{Error, Result};
@@ -20,6 +21,8 @@ use crate::node::{Node, SessionFacts, Standing};
 pub struct Facts {
     /// The session and its standing.
     pub session: Option<(SessionFacts, Standing)>,
+    /// Who this node is: by its session, or by the last one where there is none.
+    pub identity: Option<Identity>,
     /// The clock against Vault's.
     pub clock: ClockFact,
     /// Each certificate, by name.
@@ -104,6 +107,7 @@ impl Facts {
         let session = node.session.get().map(|(session, standing)| (session.facts, standing));
         let mut facts = Facts {
             session,
+            identity: node.identity().ok(),
             clock: ClockFact {
                 ahead: node.clock_ahead(),
                 fits: node.clock_fits(),
@@ -114,9 +118,8 @@ impl Facts {
             ..Facts::default()
         };
         for spec in &node.config.certificates {
-            let identity = facts.session.as_ref().map(|(session, _)| &session.identity);
             let quarantined = records.certificate(&spec.name).quarantined;
-            let fact = certs::examine(node, spec, identity, &quarantined);
+            let fact = certs::examine(node, spec, facts.identity.as_ref(), &quarantined);
             facts.certificates.insert(spec.name.clone(), fact);
         }
         facts

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::act::{self, Acted, RolledBack};
 use super::certs::store::Generation;
 use super::{Done, DutyId};
-use crate::backoff;
+use crate::backoff::{self, Pace};
 use crate::error::{Code, Error, Kind, Result};
 use crate::host::files::Root;
 
@@ -218,13 +218,33 @@ impl Records {
         let changed = duty.failure.take().is_some();
         duty.last_success = Some(now);
         match done {
-            Done::Session(_) | Done::Acted(Acted::Intends(..)) => {}
+            Done::Session(_) => self.hear_of_vault(),
+            Done::Acted(Acted::Intends(..)) => {}
             Done::Files(_) | Done::Raised(_) => {}
             Done::Committed(commit) => self.note_commit(commit, now),
             Done::Acted(Acted::Adopted(adopted)) => self.note_adoption(adopted, now),
             Done::Acted(Acted::RolledBack(back)) => self.note_rollback(back, now),
         }
         changed
+    }
+
+    /// Vault answers: what this node's certificates have waited for is there.
+    fn hear_of_vault(&mut self) {
+        for (id, duty) in &mut self.duties {
+            // Not what a token was refused for: one that is always refused would be tried for ever.
+            let away =
+                |failure: &Failure| matches!(failure.code.kind(), Kind::Unavailable | Kind::Sealed);
+            if matches!(id, DutyId::Cert(_)) && duty.failure.as_ref().is_some_and(away) {
+                duty.not_before = None;
+            }
+        }
+    }
+
+    /// Puts a duty off that nothing hurries.
+    pub fn put_off(&mut self, id: &DutyId, until: Timestamp, now: Timestamp) {
+        let duty = self.duties.entry(id.clone()).or_default();
+        duty.not_before = Some(duty.not_before.map_or(until, |before| before.max(until)));
+        duty.tried = Some(now);
     }
 
     fn note_commit(&mut self, commit: &super::certs::Commit, now: Timestamp) {
@@ -282,7 +302,7 @@ impl Records {
 
     /// Notes a failure with its backoff. Says whether that is a change of state: the first of a
     /// run, or one of another code.
-    pub fn failed(&mut self, id: &DutyId, error: &Error, now: Timestamp, seed: u64) -> bool {
+    pub fn failed(&mut self, id: &DutyId, error: &Error, now: Timestamp, pace: Pace) -> bool {
         let duty = self.duties.entry(id.clone()).or_default();
         let before = duty.failure.take();
         let changed = before.as_ref().is_none_or(|failure| failure.code != error.code());
@@ -294,7 +314,8 @@ impl Records {
             DutyId::ControlPlane => Kind::Unavailable,
             _ => error.kind(),
         };
-        let wait = backoff::delay(kind, count, error.wait(), seed ^ salt(id));
+        let pace = Pace { seed: pace.seed ^ salt(id), ..pace };
+        let wait = backoff::delay(kind, count, error.wait(), pace);
         duty.not_before = Some(after(now, wait));
         duty.tried = Some(now);
         if let DutyId::Act(name) = id
@@ -374,6 +395,38 @@ fn after(now: Timestamp, wait: Duration) -> Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn wait(records: &Records, id: &DutyId, now: Timestamp) -> Option<Duration> {
+        let until = records.duty(id).not_before?;
+        Duration::try_from(now.duration_until(until)).ok()
+    }
+
+    #[test]
+    fn what_waits_for_vault_is_tried_when_another_duty_has_heard_of_it() {
+        let now = Timestamp::from_second(1_800_000_000).expect("an instant");
+        let pace = Pace { seed: 7, leeway: Duration::from_secs(20 * 3600) };
+        let cert = |name: &str| DutyId::Cert(name.into());
+        let mut records = Records::default();
+        for (name, code) in [
+            ("away", Code::VaultUnreachable),
+            ("sealed", Code::VaultSealed),
+            ("no-token", Code::TokenInvalid),
+            ("refused", Code::RoleRefused),
+        ] {
+            for _ in 0..20 {
+                records.failed(&cert(name), &Error::new(code, "no"), now, pace);
+            }
+            let wait = wait(&records, &cert(name), now).expect("it waits");
+            assert!(wait >= Duration::from_secs(1800), "{name} waits {wait:?}");
+        }
+        records.succeeded(&DutyId::Session, &Done::Session("logged in"), now);
+        for (name, tried) in
+            [("away", true), ("sealed", true), ("no-token", false), ("refused", false)]
+        {
+            assert_eq!(wait(&records, &cert(name), now).is_none(), tried, "{name}");
+        }
+        assert_eq!(records.failures().count(), 4, "what has failed stays told");
+    }
 
     #[test]
     fn what_was_asked_for_counts_for_an_hour_and_not_before_it_was() {

@@ -72,6 +72,9 @@ fn vault(status: &Status, now: Timestamp) -> String {
         let word = if expires < now { "ended" } else { "ends" };
         write_to(&mut line, format_args!(", token {word} {}", distance(now, expires)));
     }
+    if let (None, Some(at)) = (vault.expires, vault.renew) {
+        write_to(&mut line, format_args!(", log-in {}", distance(now, at)));
+    }
     if let Some(ahead) = status.node.clock_ahead_s.filter(|ahead| ahead.abs() >= 2.0) {
         write_to(&mut line, format_args!(", clock {ahead:+.0} s"));
     }

@@ -3,11 +3,12 @@
 //! follows an effect is as in `Agent::settle`.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use nodeagent::agent::decide;
 use nodeagent::attest::Identity;
-use nodeagent::backoff;
+use nodeagent::backoff::{self, Pace};
 use nodeagent::config::{CertSpec, Config};
 use nodeagent::duty::act::{Acted, Adopted};
 use nodeagent::duty::certs::leaf::Leaf;
@@ -15,7 +16,7 @@ use nodeagent::duty::certs::store::Generation;
 use nodeagent::duty::certs::{self, Commit};
 use nodeagent::duty::facts::{CertFact, Held};
 use nodeagent::duty::session::{self, First, Plan};
-use nodeagent::duty::{Done, DutyId, Facts, Records, Why};
+use nodeagent::duty::{self, Done, DutyId, Facts, Records, Why};
 use nodeagent::error::{Code, Error, Result};
 use nodeagent::node::{SessionFacts, Standing};
 
@@ -61,18 +62,20 @@ impl Node {
         let absent = |spec: &CertSpec| (spec.name.clone(), CertFact::Absent { archived: None });
         let certificates = config.certificates.iter().map(absent).collect();
         let unknown = String::new;
+        let seed = backoff::hash(&format!("{instance_id} {number}"));
+        let identity = Identity {
+            instance_id,
+            private_ip: None,
+            region: unknown(),
+            availability_zone: unknown(),
+            account_id: unknown(),
+            image_id: unknown(),
+            instance_type: unknown(),
+        };
         Node {
-            seed: backoff::hash(&format!("{instance_id} {number}")),
-            identity: Identity {
-                instance_id,
-                private_ip: None,
-                region: unknown(),
-                availability_zone: unknown(),
-                account_id: unknown(),
-                image_id: unknown(),
-                instance_type: unknown(),
-            },
-            facts: Facts { certificates, ..Facts::default() },
+            seed,
+            facts: Facts { certificates, identity: Some(identity.clone()), ..Facts::default() },
+            identity,
             records: Records::default(),
             log_ins: 0,
             generation: 0,
@@ -92,10 +95,14 @@ impl Node {
         self.records.failures().next().is_some()
     }
 
-    /// The machine boots: what was in memory and in /run is gone.
-    pub(super) fn boot(&mut self) {
+    /// The machine boots: what was in memory and in /run is gone. The first look is the agent's.
+    pub(super) fn boot(&mut self, config: &Config, now: Timestamp) {
         self.facts.session = None;
         (self.heard, self.measured) = (None, None);
+        let at = duty::first_log_in(config, &self.facts, &self.records, self.seed, now);
+        if let Some(at) = at {
+            self.records.put_off(&DutyId::Session, at, now);
+        }
     }
 
     /// Does everything that is due; when the next is due is the answer.
@@ -130,12 +137,16 @@ impl Node {
         };
         match done {
             Ok(done) => drop(self.records.succeeded(id, &done, now)),
-            Err(error) => self.settle_failure(id, &error, now),
+            Err(error) => self.settle_failure(moment.config, id, &error, now),
         }
     }
 
-    fn settle_failure(&mut self, id: &DutyId, error: &Error, now: Timestamp) {
-        let changed = self.records.failed(id, error, now, self.seed);
+    fn settle_failure(&mut self, config: &Config, id: &DutyId, error: &Error, now: Timestamp) {
+        let duties = duty::duties(config);
+        let leeway = duties.iter().find(|duty| duty.id() == *id);
+        let leeway = leeway.map_or(Duration::ZERO, |duty| duty.leeway(&self.facts, now));
+        let pace = Pace { seed: self.seed, leeway };
+        let changed = self.records.failed(id, error, now, pace);
         if let DutyId::Cert(name) = id
             && certs::brought_none(error)
         {

@@ -98,6 +98,8 @@ async fn a_node_that_lost_its_power_keeps_its_identity_and_its_certificates() {
     let nonce = nonce(&story);
     assert!(nonce.len() >= 22, "128 bits at least");
 
+    // Its certificates are good, so that it would wait with its log-in for the rest of a fleet.
+    story.configure("[vault]\nsplay = \"1s\"\n");
     story.boot().expect("it boots again");
     story.wait_serving();
     let status =

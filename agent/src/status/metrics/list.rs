@@ -95,7 +95,7 @@ pub const METRICS: &[Metric] = &[
     gauge(
         "nodeagent_token_renewal_timestamp_seconds",
         &[],
-        ("When the token is renewed or replaced.", "vault.renew"),
+        ("When the token is renewed or replaced, or the node logs in.", "vault.renew"),
         |s| maybe(s.vault.renew.map(instant)),
     ),
     gauge(
