@@ -284,6 +284,23 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+/// A text that a stranger may have had a part in, as one line: control characters, which could end
+/// it or steer a terminal, become spaces.
+pub fn plain(text: &str) -> String {
+    text.replace(char::is_control, " ")
+}
+
+/// What a parser says, as one line of 300 letters at most: parsers quote what they read, or list
+/// all that they would have taken.
+pub fn said(parser: &impl fmt::Display) -> String {
+    const LONGEST: usize = 300;
+    let text = plain(&parser.to_string());
+    match text.char_indices().nth(LONGEST) {
+        None => text,
+        Some((end, _)) => format!("{}…", &text[..end]),
+    }
+}
+
 /// Frames for results, so that the main flow stays readable.
 pub trait Context<T> {
     /// See [`Error::during`].
@@ -315,6 +332,14 @@ mod tests {
         assert_eq!(format!("{error:#}"), chain);
         assert_eq!(format!("{error}"), "issuing kubelet-server");
         assert_eq!(error.kind().exit_code(), 77);
+    }
+
+    #[test]
+    fn what_a_parser_says_is_one_line_and_not_long() {
+        assert_eq!(said(&"unknown field `a\u{1b}[2J\r\nb`"), "unknown field `a [2J  b`");
+        let long = said(&"ä".repeat(1000));
+        assert_eq!((long.chars().count(), long.ends_with("ä…")), (301, true));
+        assert_eq!(said(&"ä".repeat(300)).chars().count(), 300);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::step::Step;
 use crate::config::plane::Style;
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result, said};
 use crate::host::files::Root;
 
 /// Where the journal is kept.
@@ -112,12 +112,12 @@ impl Journal {
         let mut journal = Journal::default();
         for (index, line) in whole.lines().enumerate().filter(|(_, line)| !line.is_empty()) {
             let entry: Entry = serde_json::from_str(line).map_err(|error| {
-                Error::new(Code::Disk, format!("line {}: {error}", index + 1)).at(PATH).advise(
-                    format!(
+                Error::new(Code::Disk, format!("line {}: {}", index + 1, said(&error)))
+                    .at(PATH)
+                    .advise(format!(
                         "look at it; where it cannot be mended, move it away and run `nodeagent \
                          bootstrap` once etcd is known to be healthy: mv {PATH} {PATH}.away"
-                    ),
-                )
+                    ))
             })?;
             journal.take(&entry);
         }
@@ -154,7 +154,7 @@ impl Journal {
     /// Appends an event, durable before anything follows from it.
     pub fn note(&mut self, root: &Root, now: Timestamp, event: Event) -> Result<()> {
         if matches!(event, Event::Opened { .. }) {
-            self.epoch += 1;
+            self.epoch = self.epoch.saturating_add(1);
         }
         let entry = Entry { at: now, epoch: self.epoch, event };
         root.append(Path::new(PATH), &line(&entry)?, 0o600)?;
@@ -270,6 +270,33 @@ mod tests {
         std::fs::write(&file, format!("{whole}nonsense\n{whole}")).expect("broken");
         let error = Journal::load(&root).expect_err("it is refused");
         assert!(format!("{error:#}").contains("line 2"), "{error:#}");
+    }
+
+    #[test]
+    fn a_broken_line_is_told_in_one_short_line_whatever_is_in_it() {
+        let (dir, root) = root();
+        let file = dir.path().join("var/lib/nodeagent/journal");
+        let odd = "\\u001b[2J".repeat(1000);
+        let entry =
+            format!("{{\"at\":\"2026-11-29T12:00:00Z\",\"epoch\":1,\"event\":\"{odd}\"}}\n");
+        std::fs::write(&file, entry).expect("written");
+        let error = format!("{:#}", Journal::load(&root).expect_err("it is refused"));
+        assert!(error.starts_with("/var/lib/nodeagent/journal: line 1: "), "{error}");
+        assert!(error.chars().count() < 400 && !error.contains(char::is_control), "{error:?}");
+    }
+
+    #[test]
+    fn the_last_epoch_there_can_be_is_not_followed_by_the_first() {
+        let (dir, root) = root();
+        let file = dir.path().join("var/lib/nodeagent/journal");
+        let last = u64::MAX;
+        let entry = format!(
+            "{{\"at\":\"2026-11-29T12:00:00Z\",\"epoch\":{last},\"event\":\"completed\"}}\n"
+        );
+        std::fs::write(&file, entry).expect("written");
+        let mut journal = Journal::load(&root).expect("it reads");
+        journal.note(&root, at(0), opened(Mode::Raise)).expect("noted");
+        assert_eq!(journal.epoch, last);
     }
 
     #[test]

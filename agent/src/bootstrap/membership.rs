@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::facts;
 use crate::config::plane::Etcd;
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result, said};
 use crate::host::files::Root;
 use crate::node::Node;
 use crate::render::Membership;
@@ -53,7 +53,7 @@ pub fn check_noted(root: &Root) -> Result<()> {
         return Ok(());
     };
     let member: Member = serde_json::from_slice(&bytes)
-        .map_err(|error| Error::new(Code::Disk, error.to_string()).at(PATH))?;
+        .map_err(|error| Error::new(Code::Disk, said(&error)).at(PATH))?;
     check(root, &member.data_dir)
 }
 

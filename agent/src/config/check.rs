@@ -16,6 +16,7 @@ use super::bundle;
 use super::file::{PkiTable, default_of};
 use super::layers::Layers;
 use super::{Authority, CertSpec, Config, Gated, IdentityConfig, Role, VaultConfig};
+use crate::error::plain;
 use crate::host::files::Root;
 
 /// A bundle larger than this is none.
@@ -109,12 +110,7 @@ impl<'a> Checker<'a> {
     }
 
     fn fault(&mut self, key: &str, text: impl std::fmt::Display) {
-        self.faults.push(format!("{}: {text}", self.layers.place(key)));
-    }
-
-    /// The same; a key that nobody said is placed at its table.
-    fn fault_within(&mut self, table: &str, key: &str, text: impl std::fmt::Display) {
-        self.faults.push(format!("{}: {text}", self.layers.place_within(table, key)));
+        self.faults.push(plain(&format!("{}: {text}", self.layers.place(key))));
     }
 
     fn cluster_name(&self) -> String {

@@ -14,6 +14,7 @@ use super::Role;
 use super::catalog;
 use super::file::File;
 use crate::backoff;
+use crate::error::{plain, said};
 use crate::host::files::Root;
 
 /// The directories, lowest first.
@@ -34,21 +35,17 @@ pub struct Layers {
 }
 
 impl Layers {
-    /// `file:line: key`, or the key alone where nobody said it.
+    /// `file:line: key`. A key that nobody said is placed at its table, where it is to be said, and
+    /// stands alone where there is none.
     pub fn place(&self, key: &str) -> String {
-        match self.origins.get(key) {
-            Some(origin) => format!("{origin}: {key}"),
-            None => key.to_string(),
+        let mut said = Some(key);
+        while let Some(path) = said {
+            if let Some(origin) = self.origins.get(path) {
+                return format!("{origin}: {key}");
+            }
+            said = path.rsplit_once('.').map(|(table, _)| table);
         }
-    }
-
-    /// The same; a key that nobody said is placed at its table, where it is to be said.
-    pub fn place_within(&self, table: &str, key: &str) -> String {
-        let path = format!("{table}.{key}");
-        match (self.origins.get(&path), self.origins.get(table)) {
-            (None, Some(origin)) => format!("{origin}: {path}"),
-            _ => self.place(&path),
-        }
+        key.to_string()
     }
 }
 
@@ -120,10 +117,15 @@ fn texts(root: &Root) -> Result<Vec<(String, String)>, Vec<String>> {
 fn parse(name: &str, text: &str) -> Result<toml::Table, String> {
     let place = |error: &toml::de::Error| {
         let line = error.span().map_or(1, |span| line_of(text, span.start));
-        format!("{name}:{line}: {}", error.message().replace('\n', " "))
+        format!("{name}:{line}: {}", said(&error.message()))
     };
     toml::from_str::<File>(text).map_err(|error| place(&error))?;
     text.parse::<toml::Table>().map_err(|error| place(&error))
+}
+
+/// Whether a key holds entries that are told apart by their names.
+fn is_list(key: &str) -> bool {
+    key == "certificate" || key == "consumer"
 }
 
 fn line_of(text: &str, offset: usize) -> usize {
@@ -144,7 +146,7 @@ impl Merge {
         }
         for (key, value) in table {
             match value {
-                toml::Value::Array(entries) if key == "certificate" || key == "consumer" => {
+                toml::Value::Array(entries) if is_list(&key) => {
                     self.add_entries(name, &key, entries);
                 }
                 value => lay(&mut self.table, key, value),
@@ -155,16 +157,16 @@ impl Merge {
     fn add_entries(&mut self, layer: &str, key: &str, entries: Vec<toml::Value>) {
         let mut seen = Vec::new();
         for entry in entries {
+            // One without a name was noted as a fault, with its line.
             let Some(name) = entry.get("name").and_then(|name| name.as_str()).map(String::from)
             else {
-                self.faults.push(format!("{layer}: a [[{key}]] has no `name`; give it one"));
                 continue;
             };
             if seen.contains(&name) {
-                self.faults.push(format!(
+                self.faults.push(plain(&format!(
                     "{}: [[{key}]] `{name}` stands twice in one file; take one of them out",
                     self.origins.get(&format!("{key}.{name}.name")).map_or(layer, String::as_str)
-                ));
+                )));
             }
             let slot = self.table.entry(key).or_insert_with(|| toml::Value::Array(Vec::new()));
             if let toml::Value::Array(list) = slot {
@@ -186,8 +188,15 @@ impl Merge {
             match value.get_ref() {
                 DeValue::Table(inner) => self.note(name, text, &path, inner),
                 DeValue::Array(entries) => {
-                    for entry in entries.iter().filter_map(|entry| entry.get_ref().as_table()) {
+                    for spanned in entries {
+                        let Some(entry) = spanned.get_ref().as_table() else { continue };
                         let id = entry.get("name").and_then(|id| id.get_ref().as_str());
+                        if id.is_none() && is_list(&path) {
+                            let line = line_of(text, spanned.span().start);
+                            self.faults.push(format!(
+                                "{name}:{line}: a [[{path}]] has no `name`; give it one"
+                            ));
+                        }
                         let path = format!("{path}.{}", id.unwrap_or("?"));
                         self.note(name, text, &path, entry);
                     }
@@ -203,7 +212,7 @@ impl Merge {
             Ok(file) if faults.is_empty() => Ok(Layers { file, digest: String::new(), origins }),
             Ok(_) => Err(faults),
             Err(error) => {
-                faults.push(error.message().to_string());
+                faults.push(said(&error.message()));
                 Err(faults)
             }
         }
@@ -296,6 +305,41 @@ mod tests {
         assert!(faults[0].starts_with("/etc/nodeagent/config.d/10.toml:3: unknown field `adress`"));
         assert!(faults[1].starts_with("/etc/nodeagent/config.d/20.toml:2: invalid type"));
         assert!(faults[2].starts_with("/etc/nodeagent/config.d/30.toml:1:"));
+    }
+
+    #[test]
+    fn an_entry_without_a_name_is_told_with_its_line() {
+        let (_keep, root) = root(&[(
+            "/etc/nodeagent/config.d/10.toml",
+            "[[consumer]]\nname = \"a\"\n\n[[consumer]]\ngroup = \"b\"\n[[consumer]]\n",
+        )]);
+        let faults = read(&root).unwrap_err();
+        let place = "/etc/nodeagent/config.d/10.toml";
+        let advice = "a [[consumer]] has no `name`; give it one";
+        assert_eq!(faults, [4, 6].map(|line| format!("{place}:{line}: {advice}")));
+    }
+
+    #[test]
+    fn what_nobody_said_is_placed_at_the_table_where_it_is_to_be_said() {
+        let text = "[node]\nrole = \"worker\"\n[pki.odd_name]\nmount = \"pki\"\n";
+        let (_keep, root) = root(&[("/etc/nodeagent/config.d/10.toml", text)]);
+        let layers = read(&root).unwrap();
+        let place = |key| layers.place(key);
+        assert_eq!(
+            place("pki.odd_name.name"),
+            "/etc/nodeagent/config.d/10.toml:3: pki.odd_name.name"
+        );
+        assert_eq!(place("vault.address"), "vault.address");
+    }
+
+    #[test]
+    fn a_fault_is_one_line_whatever_it_quotes() {
+        let (_keep, root) = root(&[
+            ("/etc/nodeagent/config.d/10.toml", "\"a\\nb\\u001b\" = 1\n"),
+            ("/etc/nodeagent/config.d/20.toml", "[node]\nrole = \"worker\"\n"),
+        ]);
+        let faults = read(&root).unwrap_err();
+        assert!(!faults[0].contains(char::is_control), "{faults:?}");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::act::{self, Acted, RolledBack};
 use super::certs::store::Generation;
 use super::{Done, DutyId};
 use crate::backoff::{self, Pace};
-use crate::error::{Code, Error, Kind, Result};
+use crate::error::{Code, Error, Kind, Result, said};
 use crate::host::files::Root;
 
 /// Where the records are kept.
@@ -146,7 +146,7 @@ impl Records {
         let fault = match serde_json::from_slice::<Records>(&bytes) {
             Ok(records) if records.schema == SCHEMA => return Ok(records),
             Ok(records) => format!("schema {} is not {SCHEMA}", records.schema),
-            Err(error) => format!("line {}: {error}", error.line()),
+            Err(error) => format!("line {}: {}", error.line(), said(&error)),
         };
         let aside = format!("{PATH}.unreadable");
         root.write_atomic(Path::new(&aside), &bytes, 0o600, None)?;

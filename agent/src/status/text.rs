@@ -171,8 +171,10 @@ fn problem(text: &mut String, problem: &Problem, now: Timestamp) {
 fn short(serial: Option<&str>) -> String {
     match serial {
         None => "-".into(),
-        Some(serial) if serial.len() > 11 => format!("{}…", &serial[..11]),
-        Some(serial) => serial.into(),
+        Some(serial) => match serial.char_indices().nth(11) {
+            Some((end, _)) => format!("{}…", &serial[..end]),
+            None => serial.into(),
+        },
     }
 }
 
@@ -215,11 +217,33 @@ fn table<const N: usize>(text: &mut String, head: [&str; N], rows: Vec<[String; 
     }
 }
 
+/// Several lines at most: what else controls a terminal is not for the screen, wherever it comes
+/// from.
 fn push(text: &mut String, line: &str) {
-    text.push_str(line);
+    text.push_str(&line.replace(|letter: char| letter.is_control() && letter != '\n', " "));
     text.push('\n');
 }
 
 fn write_to(text: &mut String, arguments: std::fmt::Arguments<'_>) {
     text.write_fmt(arguments).expect("writing to a String cannot fail");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_serial_is_cut_between_its_letters() {
+        assert_eq!(short(Some("40:78:22:04:0a")), "40:78:22:04…");
+        assert_eq!(short(Some("40:78:22:04")), "40:78:22:04");
+        assert_eq!(short(Some("0123456789ä:no serial")), "0123456789ä…");
+    }
+
+    #[test]
+    fn nothing_on_the_screen_steers_a_terminal() {
+        let mut text = String::new();
+        table(&mut text, ["NAME"], vec![["a\u{1b}[2Jb\r".into()]]);
+        push(&mut text, "two\nlines\u{7}");
+        assert_eq!(text, "NAME\na [2Jb\ntwo\nlines \n");
+    }
 }

@@ -15,7 +15,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
 
-use crate::error::{Code, Context, Error, Result};
+use crate::error::{Code, Context, Error, Result, said};
 use crate::secret::Secret;
 use crate::version::VERSION;
 
@@ -228,8 +228,8 @@ fn pair(
     Ok((chain, key))
 }
 
-fn ours(error: &dyn fmt::Display) -> Error {
-    Error::new(Code::CertificateBad, format!("the client certificate: {error}"))
+fn ours(error: &impl fmt::Display) -> Error {
+    Error::new(Code::CertificateBad, format!("the client certificate: {}", said(error)))
 }
 
 fn roots(pem: &[u8]) -> Result<RootCertStore> {
@@ -241,11 +241,12 @@ fn roots(pem: &[u8]) -> Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
     for (index, certificate) in CertificateDer::pem_slice_iter(pem).enumerate() {
         let number = index + 1;
-        let certificate = certificate
-            .map_err(|error| bad(format!("certificate {number} of the bundle: {error}")))?;
-        roots
-            .add(certificate)
-            .map_err(|error| bad(format!("certificate {number} of the bundle: {error}")))?;
+        let certificate = certificate.map_err(|error| {
+            bad(format!("certificate {number} of the bundle: {}", said(&error)))
+        })?;
+        roots.add(certificate).map_err(|error| {
+            bad(format!("certificate {number} of the bundle: {}", said(&error)))
+        })?;
     }
     if roots.is_empty() {
         return Err(bad("the bundle of authorities holds no certificate".into()));

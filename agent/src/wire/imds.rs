@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::http::{Http, Limits, Peer, Trust};
-use crate::error::{Code, Context, Error, Result};
+use crate::error::{Code, Context, Error, Result, said};
 use crate::secret::Secret;
 
 /// The service is on the host of the instance and answers in milliseconds; the signed document
@@ -212,7 +212,7 @@ fn good(reply: Response<Vec<u8>>) -> Result<Vec<u8>> {
 
 fn parse(body: &[u8]) -> Result<IdentityDocument> {
     let document: IdentityDocument = serde_json::from_slice(body).map_err(|error| {
-        answer(format!("no identity document ({error}): {}", start(&lossy(body))))
+        answer(format!("no identity document ({}): {}", said(&error), start(&lossy(body))))
     })?;
     let id = &document.instance_id;
     // The id becomes a file name and part of a command that a person is told to run.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{Asset, Key, MANAGER, group};
-use crate::error::{Code, Context, Error, Result};
+use crate::error::{Code, Context, Error, Result, said};
 use crate::wire::kube::Kube;
 
 /// The API's limit for a ConfigMap is 1 MiB; what quotes cost in an answer has to fit as well.
@@ -103,7 +103,8 @@ impl Inventory {
             .lines()
             .enumerate()
             .map(|(at, line)| {
-                serde_json::from_str(line).map_err(|error| format!("object {}: {error}", at + 1))
+                serde_json::from_str(line)
+                    .map_err(|error| format!("object {}: {}", at + 1, said(&error)))
             })
             .collect::<std::result::Result<_, _>>()?;
         let complete = field("state")? == "complete";

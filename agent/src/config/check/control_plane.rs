@@ -28,7 +28,7 @@ impl Checker<'_> {
         let data_dir = self.absolute("etcd.data_dir", &data_dir);
         if members.is_empty() {
             let text = "is not given; list all controllers, like controller-1 = \"10.0.0.11\"";
-            self.fault_within("etcd", "members", text);
+            self.fault("etcd.members", text);
             return None;
         }
         if members.len().is_multiple_of(2) {
@@ -37,7 +37,7 @@ impl Checker<'_> {
                  survives no more failures than one less; take one, three or five",
                 members.len()
             );
-            self.fault_within("etcd", "members", text);
+            self.fault("etcd.members", text);
         }
         let members = self.members(&members, cluster);
         Some(Etcd { members, data_dir: data_dir? })
@@ -135,7 +135,7 @@ impl Checker<'_> {
         let example = "registry.k8s.io/{component}:v1.36.3";
         let Some(image) = image else {
             let text = format!("is not given; write where components come from, like {example}");
-            self.fault_within("control_plane", "image", text);
+            self.fault("control_plane.image", text);
             return None;
         };
         let rest = image.replace("{component}", "");

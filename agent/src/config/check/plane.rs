@@ -145,7 +145,7 @@ impl Checker<'_> {
     fn endpoint(&mut self, table: &ClusterTable) -> Option<Endpoint> {
         let Some(text) = &table.api_server else {
             let text = "is not given; write the URL of the API, like https://api.example:6443";
-            self.fault_within("cluster", "api_server", text);
+            self.fault("cluster.api_server", text);
             return None;
         };
         Endpoint::parse(text).map_err(|fault| self.fault("cluster.api_server", fault)).ok()
@@ -162,14 +162,14 @@ impl Checker<'_> {
                 "{services} overlaps the pods' {pods}: an address would be a pod's and a \
                  service's; take ranges that are apart, like 10.244.0.0/16 and 10.96.0.0/16"
             );
-            self.fault_within("cluster", "service_cidr", text);
+            self.fault("cluster.service_cidr", text);
         }
         if !SERVICE_PREFIXES.contains(&services.prefix) {
             let text = format!(
                 "{services} does not fit: kube-apiserver takes /12 at most, and DNS has the tenth \
                  address; take /12 to /28"
             );
-            self.fault_within("cluster", "service_cidr", text);
+            self.fault("cluster.service_cidr", text);
         }
         let manager =
             self.layers.file.control_plane.as_ref().and_then(|table| table.flags.as_ref());
@@ -180,7 +180,7 @@ impl Checker<'_> {
                 "{pods} does not fit: every node gets a /24 of it, and kube-controller-manager \
                  keeps 65536 of them at most; take /8 to /24, or set its node-cidr-mask-size"
             );
-            self.fault_within("cluster", "pod_cidr", text);
+            self.fault("cluster.pod_cidr", text);
         }
         if let Some(endpoint) = endpoint {
             let address = endpoint.host.parse().ok();
@@ -233,7 +233,7 @@ impl Checker<'_> {
                  into {list} of [[certificate]] kube-apiserver, or correct [variables]",
                 [dns.as_slice(), ips.as_slice()].concat().join(", ")
             );
-            self.fault_within("cluster", key, text);
+            self.fault(&format!("cluster.{key}"), text);
         }
     }
 

@@ -19,7 +19,7 @@ pub use chain::check_chain;
 pub use checks::{check_key, check_names, check_usage, check_validity};
 
 use super::store::Material;
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result, said};
 
 /// The largest bundle that is read, in bytes: that of a whole browser is smaller.
 pub const BUNDLE_LIMIT: usize = 256 << 10;
@@ -104,7 +104,7 @@ impl Leaf {
             public_key: parsed.public_key().raw.to_vec(),
         };
         // An extension that is there twice is read differently by different readers.
-        parsed.extensions_map().map_err(|error| bad(error.to_string()))?;
+        parsed.extensions_map().map_err(|error| bad(said(&error)))?;
         for extension in parsed.extensions() {
             leaf.take(extension.parsed_extension())?;
         }
@@ -121,7 +121,7 @@ impl Leaf {
                 self.client = usage.client_auth;
             }
             ParsedExtension::BasicConstraints(constraints) => self.is_ca = constraints.ca,
-            ParsedExtension::ParseError { error } => return Err(bad(error.to_string())),
+            ParsedExtension::ParseError { error } => return Err(bad(said(error))),
             _ => {}
         }
         Ok(())
@@ -162,7 +162,7 @@ impl Authority {
         match X509Certificate::from_der(&self.der) {
             Ok(([], parsed)) => Ok(parsed),
             Ok(_) => Err(bad("there are bytes after the certificate")),
-            Err(error) => Err(bad(format!("no X.509 certificate: {error}"))),
+            Err(error) => Err(bad(format!("no X.509 certificate: {}", said(&error)))),
         }
     }
 }
@@ -184,7 +184,7 @@ pub fn certificates(pem: &[u8]) -> Result<Vec<Authority>> {
     }
     let mut found = Vec::new();
     for section in CertificateDer::pem_slice_iter(pem) {
-        let der = section.map_err(|error| bad(format!("no PEM: {error}")))?.to_vec();
+        let der = section.map_err(|error| bad(format!("no PEM: {}", said(&error))))?.to_vec();
         let fingerprint = fingerprint(&der);
         let certificate = Authority { der, fingerprint };
         certificate.parsed()?;
@@ -263,7 +263,7 @@ fn texts<'a>(
     attributes
         .map(|attribute| attribute.as_str().map(str::to_owned))
         .collect::<std::result::Result<_, _>>()
-        .map_err(|error| bad(format!("the subject is unreadable: {error}")))
+        .map_err(|error| bad(format!("the subject is unreadable: {}", said(&error))))
 }
 
 fn address(bytes: &[u8]) -> Option<IpAddr> {
@@ -272,7 +272,7 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
 }
 
 fn instant(time: ASN1Time) -> Result<Timestamp> {
-    Timestamp::from_second(time.timestamp()).map_err(|error| bad(error.to_string()))
+    Timestamp::from_second(time.timestamp()).map_err(|error| bad(said(&error)))
 }
 
 #[cfg(test)]

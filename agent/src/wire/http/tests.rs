@@ -306,3 +306,15 @@ fn a_client_certificate_that_cannot_be_used_is_told_without_its_key() {
     }
     assert!(!format!("{good:?}").contains("PRIVATE KEY"));
 }
+
+#[test]
+fn a_torn_bundle_or_identity_is_told_in_one_short_line() {
+    let torn = format!("-----BEGIN CERTIFICATE{}-----\nMIIB\n", "x".repeat(2000));
+    let pinned = Trust::Pinned(torn.clone().into_bytes());
+    let told = Http::new(SHORT, &pinned, PEER).expect_err("no bundle");
+    let identity = ClientIdentity { cert_pem: torn, key_pem: Secret::new(String::new()) };
+    let identity = Http::with_identity(SHORT, &Trust::Plain, Some(&identity), PEER);
+    for error in [told, identity.expect_err("no identity")] {
+        assert!(format!("{error:#}").chars().count() < 400, "{error:#}");
+    }
+}

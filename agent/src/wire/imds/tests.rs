@@ -158,3 +158,11 @@ fn a_document_is_read_strictly_where_it_matters() {
         assert_eq!(error.code(), Code::ImdsAnswer, "{to}");
     }
 }
+
+#[test]
+fn what_is_no_document_is_told_in_one_short_line() {
+    let odd = format!(r#"{{"instanceId": "i-0abc", "pendingTime": "{}"}}"#, "x".repeat(2000));
+    let text = format!("{:#}", parse(odd.as_bytes()).expect_err("no document"));
+    assert!(text.contains("no identity document"), "{text}");
+    assert!(text.chars().count() < 500, "{text}");
+}

@@ -6,6 +6,8 @@ use serde_json::{Deserializer, Value};
 use serde_saphyr::options::AliasLimits;
 use serde_saphyr::{Options, budget, options};
 
+use crate::error::said;
+
 /// A document of a file, or why it is none.
 #[derive(Debug)]
 pub(super) struct Document {
@@ -35,7 +37,7 @@ fn json(text: &str) -> Vec<Document> {
             return found;
         };
         let failed = value.is_err();
-        let content = value.map_err(|error| format!("is no JSON: {error}"));
+        let content = value.map_err(|error| format!("is no JSON: {}", said(&error)));
         found.push(Document { number: found.len() + 1, line, content });
         if failed {
             return found;
@@ -119,7 +121,7 @@ fn limits() -> AliasLimits {
 /// The line is that of the file, not that of the piece.
 fn reason(error: &serde_saphyr::Error, before: usize) -> String {
     let plain = error.without_snippet().to_string();
-    let plain = plain.lines().next().unwrap_or_default();
+    let plain = said(&plain.lines().next().unwrap_or_default());
     let Some(place) = error.location() else {
         return format!("is no YAML: {plain}");
     };

@@ -367,3 +367,14 @@ fn no_altered_certificate_passes() {
         }
     }
 }
+
+#[test]
+fn a_torn_pem_is_told_in_one_short_line() {
+    let torn = format!("-----BEGIN CERTIFICATE{}-----\nMIIB\n", "\u{7f}".repeat(2000));
+    for error in [bundle(&torn).unwrap_err(), certificates(torn.as_bytes()).unwrap_err()] {
+        let text = format!("{error:#}");
+        assert!(text.chars().count() < 400 && !text.contains(char::is_control), "{text:?}");
+    }
+    let told = crate::config::bundle::last_end(torn.as_bytes()).unwrap_err();
+    assert!(told.chars().count() < 400 && !told.contains(char::is_control), "{told:?}");
+}
