@@ -5,6 +5,7 @@
 
 mod absences;
 mod docs;
+mod fuzz;
 mod layers;
 mod metrics;
 mod promises;
@@ -77,6 +78,11 @@ fn the_unit_knows_the_exit_codes_that_another_start_does_not_cure() {
     let unit = one(&sources, "units/system/nodeagent.service");
     let wanted = units::hopeless();
     assert!(unit.text.lines().any(|line| line == wanted), "{}: want {wanted}", unit.path);
+}
+
+#[test]
+fn every_fuzz_target_is_run_on_what_is_shipped() {
+    refuse(fuzz::findings(&tree(), &fuzz::corpora()));
 }
 
 #[test]
