@@ -17,6 +17,7 @@ pub mod cli;
 pub mod config;
 pub mod duty;
 pub mod error;
+pub mod failpoint;
 pub mod gate;
 pub mod host;
 pub mod logging;

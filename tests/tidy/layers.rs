@@ -5,7 +5,7 @@ use crate::source::{Finding, Source};
 
 /// The modules of each layer, from the bottom.
 const LAYERS: [&[&str]; 6] = [
-    &["error", "secret", "backoff", "version"],
+    &["error", "secret", "backoff", "version", "failpoint"],
     &["wire", "host"],
     &["node", "attest", "config"],
     &["duty", "bootstrap", "render"],
@@ -17,6 +17,8 @@ const LAYERS: [&[&str]; 6] = [
 const ACROSS: &[(&str, &str)] = &[
     // The backoff depends on how an error is handled.
     ("backoff", "error"),
+    // A point at which a test cuts the power is an error to who passes it.
+    ("failpoint", "error"),
     // A node is made of what it was told and of who proves it.
     ("node", "attest"),
     ("node", "config"),

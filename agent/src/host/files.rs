@@ -14,9 +14,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-#[cfg(test)]
-pub(crate) use place::power;
-use place::{Place, TEMPORARY, checkpoint, failed, open_dir};
+use place::{Place, TEMPORARY, failed, open_dir};
 
 use crate::error::{Code, Error, Result};
 
@@ -184,9 +182,7 @@ impl Root {
     /// Makes the names in a directory durable.
     pub fn fsync_dir(&self, path: &Path) -> Result<()> {
         let full = self.path(path);
-        checkpoint(&full)?;
-        let dir = open_dir(&full)?;
-        rustix::fs::fsync(dir).map_err(|error| failed(&full, error))
+        place::fsync_dir(&full, open_dir(&full)?)
     }
 
     /// Points the link `name` in `dir` to `target` in one step and makes that durable.
@@ -213,7 +209,7 @@ impl Root {
 
     /// Removes an empty directory; one that is gone already is what was wanted.
     pub fn remove_dir(&self, path: &Path) -> Result<()> {
-        self.place(path)?.remove(AtFlags::REMOVEDIR)
+        self.place(path)?.remove_dir()
     }
 
     /// Where a link points, or `None` where there is none. What is not a link is an error.

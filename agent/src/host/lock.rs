@@ -10,6 +10,7 @@ use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 
 use crate::error::{Code, Error, Result};
+use crate::failpoint::{Detail, Kind, change};
 
 /// 256 KiB of `/proc/locks`: several thousand locks.
 const LOCKS_LIMIT: u64 = 256 << 10;
@@ -40,20 +41,18 @@ impl Lock {
 
 /// The descriptor closes on exec (std's default), so that no child keeps the lock alive.
 fn open(path: &Path) -> Result<File> {
+    const MODE: u32 = 0o600;
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags(flags.bits().cast_signed())
-        .open(path)
-        .map_err(|error| {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(MODE);
+    options.custom_flags(flags.bits().cast_signed());
+    change(Kind::Lock, path, Detail::Mode(MODE), || {
+        options.open(path).map_err(|error| {
             Error::disk(path, &error)
                 .during("opening the lock")
                 .advise("the directory has to exist and be writable: systemd-tmpfiles --create")
         })
+    })
 }
 
 /// Sends SIGHUP to whoever holds the lock; says whether somebody certainly does.

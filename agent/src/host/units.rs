@@ -14,6 +14,7 @@ use zbus::proxy::CacheProperties;
 use zbus::wire::OwnedObjectPath;
 
 use crate::error::{Code, Error, Result};
+use crate::failpoint::{self, Kind};
 
 /// Reading a state is answered from systemd's memory; longer than this means that it hangs.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -140,11 +141,13 @@ impl Systemd {
         let (_connection, manager) = self.manager().await?;
         let mut removed = self.within(ANSWER, manager.receive_job_removed()).await?;
         self.within(ANSWER, manager.subscribe()).await?;
+        failpoint::before(Kind::Job, format_args!("{} {unit}", verb.gerund()));
         let job = match verb {
             Verb::Restart => self.within(ANSWER, manager.restart_unit(unit, "replace")).await,
             Verb::Reload => self.within(ANSWER, manager.reload_unit(unit, "replace")).await,
             Verb::Start => self.within(ANSWER, manager.start_unit(unit, "replace")).await,
         }?;
+        failpoint::after(Kind::Job, format_args!("{} {unit}", verb.gerund()));
         let ended = async {
             while let Some(signal) = removed.next().await {
                 let args = signal.args()?;
@@ -154,7 +157,10 @@ impl Systemd {
             }
             Err(zbus::Error::InvalidReply)
         };
-        match tokio::time::timeout(limit, ended).await {
+        failpoint::before(Kind::JobEnd, format_args!("{} {unit}", verb.gerund()));
+        let ended = tokio::time::timeout(limit, ended).await;
+        failpoint::after(Kind::JobEnd, format_args!("{} {unit}", verb.gerund()));
+        match ended {
             Ok(Ok(result)) => judge(&result),
             Ok(Err(_)) => Err(self.unreachable("the connection ended before the job did".into())),
             Err(_) => {
@@ -211,9 +217,10 @@ impl Systemd {
 #[async_trait]
 impl Units for Systemd {
     async fn state(&self, unit: &str) -> Result<UnitState> {
-        self.look(unit)
-            .await
-            .map_err(|error| advised(error, unit).at(unit).during("asking systemd"))
+        failpoint::before(Kind::State, format_args!("{unit}"));
+        let state = self.look(unit).await;
+        failpoint::after(Kind::State, format_args!("{unit}"));
+        state.map_err(|error| advised(error, unit).at(unit).during("asking systemd"))
     }
 
     async fn restart(&self, unit: &str, limit: Duration) -> Result<()> {

@@ -16,6 +16,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
 
 use crate::error::{Code, Context, Error, Result, said};
+use crate::failpoint::{self, Kind};
 use crate::secret::Secret;
 use crate::version::VERSION;
 
@@ -146,8 +147,11 @@ impl Http {
     }
 
     async fn exchange(&self, request: &Request<Vec<u8>>) -> Result<Response<Vec<u8>>> {
-        let place = place(request.uri());
-        self.exchange_at(request.clone()).await.at(place)
+        let (method, path) = (request.method(), request.uri().path());
+        failpoint::before(Kind::Request, format_args!("{method} {path}"));
+        let answer = self.exchange_at(request.clone()).await;
+        failpoint::after(Kind::Request, format_args!("{method} {path}"));
+        answer.at(place(request.uri()))
     }
 
     async fn exchange_at(&self, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>> {

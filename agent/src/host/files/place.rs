@@ -1,6 +1,6 @@
 //! One name in an open directory, and every change that can be made to it. All of them are made
 //! relative to the directory that was opened, so that exchanging it for a link meanwhile changes
-//! nothing, and each passes a checkpoint at which the tests cut the power.
+//! nothing, and each passes the points at which the tests have a crash come.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use super::{Access, own_uid};
 use crate::error::{Code, Error, Result};
+use crate::failpoint::{Detail, Kind, change};
 
 /// Ends the names of files in the making, so that the leftover of a crash is known as ours.
 pub(super) const TEMPORARY: &str = ".nodeagent~";
@@ -50,22 +51,23 @@ impl Place {
     /// A new file, durable.
     pub(super) fn create(&self, bytes: &[u8], access: Access) -> Result<()> {
         let file = self.write(bytes, access)?;
-        rustix::fs::fsync(&file).map_err(|error| failed(&self.full, error))
+        self.fsync(&file)
     }
 
-    /// A new file, not durable yet. The cut between opening and writing leaves a torn file, as a
-    /// crash there does.
+    /// A new file, not durable yet.
     pub(super) fn write(&self, bytes: &[u8], access: Access) -> Result<File> {
         let fail = |error| failed(&self.full, error);
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let flags = flags | OFlags::CLOEXEC;
         let mode = Mode::RUSR | Mode::WUSR;
-        checkpoint(&self.full)?;
-        let opened = rustix::fs::openat(&*self.dir, &self.name, flags, mode).map_err(fail)?;
+        let opened = change(Kind::Create, &self.full, Detail::Mode(mode.as_raw_mode()), || {
+            rustix::fs::openat(&*self.dir, &self.name, flags, mode).map_err(fail)
+        })?;
         let mut file = File::from(opened);
-        checkpoint(&self.full)?;
-        file.write_all(bytes).map_err(|error| fail(super::errno(error)))?;
-        grant(&file, access).map_err(fail)?;
+        change(Kind::Write, &self.full, Detail::Bytes(bytes), || {
+            file.write_all(bytes).map_err(|error| fail(super::errno(error)))
+        })?;
+        self.grant(&file, access)?;
         Ok(file)
     }
 
@@ -75,67 +77,113 @@ impl Place {
         let fail = |error| failed(&self.full, error);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(access.mode as RawMode);
-        checkpoint(&self.full)?;
-        let opened = rustix::fs::openat(&*self.dir, &self.name, flags, mode).map_err(fail)?;
+        let opened = change(Kind::Create, &self.full, Detail::Mode(access.mode), || {
+            rustix::fs::openat(&*self.dir, &self.name, flags, mode).map_err(fail)
+        })?;
         let mut file = File::from(opened);
         let end = last_line_end(&mut file).map_err(|error| fail(super::errno(error)))?;
-        file.set_len(end).map_err(|error| fail(super::errno(error)))?;
-        checkpoint(&self.full)?;
-        file.write_all(line).map_err(|error| fail(super::errno(error)))?;
-        grant(&file, access).map_err(fail)?;
-        rustix::fs::fsync(&file).map_err(fail)?;
+        change(Kind::Truncate, &self.full, Detail::Length(end), || {
+            file.set_len(end).map_err(|error| fail(super::errno(error)))
+        })?;
+        change(Kind::Write, &self.full, Detail::Bytes(line), || {
+            file.write_all(line).map_err(|error| fail(super::errno(error)))
+        })?;
+        self.grant(&file, access)?;
+        self.fsync(&file)?;
         self.fsync_dir()
     }
 
     pub(super) fn make_dir(&self, access: Access) -> Result<()> {
         let fail = |error| failed(&self.full, error);
-        checkpoint(&self.full)?;
-        let made = match rustix::fs::mkdirat(&*self.dir, &self.name, Mode::RWXU) {
-            Ok(()) => true,
-            Err(Errno::EXIST) => false,
-            Err(error) => return Err(fail(error)),
-        };
+        let mode = Mode::RWXU;
+        let made = change(Kind::MakeDir, &self.full, Detail::Mode(mode.as_raw_mode()), || {
+            match rustix::fs::mkdirat(&*self.dir, &self.name, mode) {
+                Ok(()) => Ok(true),
+                Err(Errno::EXIST) => Ok(false),
+                Err(error) => Err(fail(error)),
+            }
+        })?;
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let dir = rustix::fs::openat(&*self.dir, &self.name, flags, Mode::empty()).map_err(fail)?;
         let stat = rustix::fs::fstat(&dir).map_err(fail)?;
         if stat.st_uid != own_uid() {
             return Err(foreign_owner(&self.full, stat.st_uid));
         }
-        let changed = grant(&dir, access).map_err(fail)?;
+        let changed = self.grant(&dir, access)?;
         if made || changed {
-            rustix::fs::fsync(&dir).map_err(fail)?;
+            self.fsync(&dir)?;
         }
         if made { self.fsync_dir() } else { Ok(()) }
     }
 
     pub(super) fn symlink(&self, target: &str) -> Result<()> {
-        checkpoint(&self.full)?;
-        rustix::fs::symlinkat(target, &*self.dir, &self.name)
-            .map_err(|error| failed(&self.full, error))
+        change(Kind::Symlink, &self.full, Detail::Target(target), || {
+            rustix::fs::symlinkat(target, &*self.dir, &self.name)
+                .map_err(|error| failed(&self.full, error))
+        })
     }
 
     pub(super) fn rename(&self, to: &Place) -> Result<()> {
-        checkpoint(&self.full)?;
-        rustix::fs::renameat(&*self.dir, &self.name, &*to.dir, &to.name)
-            .map_err(|error| failed(&to.full, error))
+        change(Kind::Rename, &self.full, Detail::To(&to.full), || {
+            rustix::fs::renameat(&*self.dir, &self.name, &*to.dir, &to.name)
+                .map_err(|error| failed(&to.full, error))
+        })
     }
 
     pub(super) fn unlink(&self) -> Result<()> {
-        self.remove(AtFlags::empty())
+        self.remove(Kind::Unlink, AtFlags::empty())
     }
 
-    pub(super) fn remove(&self, flags: AtFlags) -> Result<()> {
-        checkpoint(&self.full)?;
-        match rustix::fs::unlinkat(&*self.dir, &self.name, flags) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(error) => Err(failed(&self.full, error)),
-        }
+    pub(super) fn remove_dir(&self) -> Result<()> {
+        self.remove(Kind::RemoveDir, AtFlags::REMOVEDIR)
+    }
+
+    fn remove(&self, kind: Kind, flags: AtFlags) -> Result<()> {
+        change(kind, &self.full, Detail::Nothing, || {
+            match rustix::fs::unlinkat(&*self.dir, &self.name, flags) {
+                Ok(()) | Err(Errno::NOENT) => Ok(()),
+                Err(error) => Err(failed(&self.full, error)),
+            }
+        })
     }
 
     pub(super) fn fsync_dir(&self) -> Result<()> {
-        checkpoint(&self.full)?;
-        rustix::fs::fsync(&*self.dir).map_err(|error| failed(&self.full, error))
+        fsync_dir(self.full.parent().unwrap_or(&self.full), &*self.dir)
     }
+
+    fn fsync(&self, file: impl AsFd) -> Result<()> {
+        change(Kind::Fsync, &self.full, Detail::Nothing, || {
+            rustix::fs::fsync(&file).map_err(|error| failed(&self.full, error))
+        })
+    }
+
+    /// Sets group and mode where they differ; the answer is whether anything did. The group comes
+    /// first, because changing it clears bits of the mode.
+    fn grant(&self, file: impl AsFd, access: Access) -> Result<bool> {
+        let fail = |error| failed(&self.full, error);
+        let before = rustix::fs::fstat(&file).map_err(fail)?;
+        let regroup = access.gid.filter(|gid| *gid != before.st_gid);
+        if let Some(gid) = regroup {
+            change(Kind::Grant, &self.full, Detail::Group(gid), || {
+                rustix::fs::fchown(&file, None, Some(Gid::from_raw(gid))).map_err(fail)
+            })?;
+        }
+        let remode = before.st_mode & 0o7777 != access.mode || regroup.is_some();
+        if remode {
+            change(Kind::Grant, &self.full, Detail::Mode(access.mode), || {
+                let mode = Mode::from_raw_mode(access.mode as RawMode);
+                rustix::fs::fchmod(&file, mode).map_err(fail)
+            })?;
+        }
+        Ok(remode)
+    }
+}
+
+/// Makes the names in a directory durable.
+pub(super) fn fsync_dir(full: &Path, dir: impl AsFd) -> Result<()> {
+    change(Kind::FsyncDir, full, Detail::Nothing, || {
+        rustix::fs::fsync(&dir).map_err(|error| failed(full, error))
+    })
 }
 
 /// Where the last whole line of a file ends; the file is left positioned there.
@@ -154,21 +202,6 @@ fn last_line_end(file: &mut File) -> std::io::Result<u64> {
         end = begin;
     }
     file.seek(SeekFrom::Start(end))
-}
-
-/// Sets group and mode where they differ; the answer is whether anything did. The group comes
-/// first, because changing it clears bits of the mode.
-fn grant(file: impl AsFd, access: Access) -> std::result::Result<bool, Errno> {
-    let before = rustix::fs::fstat(&file)?;
-    let regroup = access.gid.filter(|gid| *gid != before.st_gid);
-    if let Some(gid) = regroup {
-        rustix::fs::fchown(&file, None, Some(Gid::from_raw(gid)))?;
-    }
-    let remode = before.st_mode & 0o7777 != access.mode || regroup.is_some();
-    if remode {
-        rustix::fs::fchmod(&file, Mode::from_raw_mode(access.mode as RawMode))?;
-    }
-    Ok(remode)
 }
 
 /// A directory, never through a link in its place.
@@ -205,43 +238,5 @@ pub(super) fn failed(full: &Path, error: Errno) -> Error {
                 .advise(format!("see what stands there and move it away: namei -l {path}"))
         }
         _ => found,
-    }
-}
-
-/// Where the tests cut the power: see [`power`].
-#[cfg(not(test))]
-pub(super) fn checkpoint(_: &Path) -> Result<()> {
-    Ok(())
-}
-
-#[cfg(test)]
-pub(super) fn checkpoint(full: &Path) -> Result<()> {
-    power::spend().map_err(|()| Error::new(Code::Disk, "power cut").at(full.display()))
-}
-
-/// A power cut after so many changes, for tests of what a crash leaves behind. Once it is out,
-/// it stays out: cleaning up after the error fails too, as it would.
-#[cfg(test)]
-pub(crate) mod power {
-    use std::cell::Cell;
-
-    thread_local! {
-        static LEFT: Cell<Option<usize>> = const { Cell::new(None) };
-    }
-
-    /// Cuts the power of this thread after `changes`; `None` restores it.
-    pub(crate) fn cut_after(changes: Option<usize>) {
-        LEFT.set(changes);
-    }
-
-    pub(super) fn spend() -> Result<(), ()> {
-        match LEFT.get() {
-            None => Ok(()),
-            Some(0) => Err(()),
-            Some(left) => {
-                LEFT.set(Some(left - 1));
-                Ok(())
-            }
-        }
     }
 }

@@ -11,8 +11,8 @@ use jiff::Timestamp;
 
 use super::super::store::fixture::material;
 use super::*;
+use crate::failpoint::power;
 use crate::host::Pending;
-use crate::host::files::power;
 
 /// A clock that waits for nobody: the pause for readers is none.
 #[derive(Debug)]

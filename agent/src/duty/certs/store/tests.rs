@@ -4,7 +4,7 @@ use std::fs;
 
 use super::fixture::{Ca, material, params};
 use super::*;
-use crate::host::files::power;
+use crate::failpoint::power;
 
 fn archive() -> (tempfile::TempDir, Archive) {
     let dir = tempfile::tempdir().unwrap();
