@@ -174,9 +174,20 @@ impl Root {
         if let Some(parent) = parent
             && self.stat(parent)?.is_none()
         {
-            self.make_dir(parent, 0o755, None)?;
+            self.make_parent(parent)?;
         }
         self.place(path)?.make_dir(Access { mode, gid })
+    }
+
+    /// A parent appears with its mode: later calls leave one that is there as it is, and so would
+    /// never open one that a crash has left closed.
+    fn make_parent(&self, path: &Path) -> Result<()> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let making = path.with_file_name(temporary(&name));
+        self.make_dir(&making, 0o755, None)?;
+        let place = self.place(path)?;
+        self.place(&making)?.rename(&place)?;
+        place.fsync_dir()
     }
 
     /// Makes the names in a directory durable.

@@ -103,6 +103,55 @@ fn a_cut_before_any_change_leaves_the_old_file_or_the_new() {
 }
 
 #[test]
+fn a_parent_is_open_to_all_whenever_its_making_was_cut() {
+    for changes in 0.. {
+        let (dir, root) = root();
+        let path = Path::new("/one/two/ours");
+        power::cut_after(Some(changes));
+        let done = root.make_dir(path, 0o700, None).is_ok();
+        power::cut_after(None);
+        root.make_dir(path, 0o700, None).unwrap();
+        for (path, expected) in [("one", 0o755), ("one/two", 0o755), ("one/two/ours", 0o700)] {
+            assert_eq!(mode(&dir.path().join(path)), expected, "{path} after {changes}");
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "after {changes}");
+        if done {
+            assert!(changes > 10, "every change was counted");
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_cut_anywhere_leaves_what_was_staged_unseen_and_a_line_whole_or_to_be_cut() {
+    for changes in 0.. {
+        let (dir, root) = root();
+        for (name, mode) in [("/staged", 0o700), ("/watched", 0o755)] {
+            root.make_dir(Path::new(name), mode, None).unwrap();
+        }
+        let (staging, path) = (Path::new("/staged"), Path::new("/watched/file"));
+        let lines = Path::new("/lines");
+        root.append(lines, b"one\n", 0o600).unwrap();
+        power::cut_after(Some(changes));
+        let written = root.write_through(staging, path, b"whole", 0o644);
+        let done = written.and_then(|()| root.append(lines, b"two\n", 0o600)).is_ok();
+        power::cut_after(None);
+        let found = root.read_optional(path, 100).unwrap();
+        assert!(found.is_none_or(|found| found == b"whole"), "after {changes}");
+        assert!(fs::read_dir(dir.path().join("watched")).unwrap().count() <= 1);
+        root.write_through(staging, path, b"whole", 0o644).unwrap();
+        assert_eq!(fs::read_dir(dir.path().join("staged")).unwrap().count(), 0);
+        root.append(lines, b"three\n", 0o600).unwrap();
+        let text = String::from_utf8(root.read(lines, 100).unwrap()).unwrap();
+        assert!(["one\nthree\n", "one\ntwo\nthree\n"].contains(&text.as_str()), "{text}");
+        if done {
+            assert!(changes > 12, "every change was counted");
+            return;
+        }
+    }
+}
+
+#[test]
 fn reading_has_a_limit_and_waits_for_no_pipe() {
     let (dir, root) = root();
     fs::write(dir.path().join("file"), "12345").unwrap();
