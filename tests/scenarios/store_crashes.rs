@@ -83,6 +83,18 @@ async fn a_superseded_generation_that_a_crash_left_is_unlinked_at_the_next_start
 }
 
 #[tokio::test]
+async fn what_a_crash_left_half_made_in_the_archive_is_cleared_at_the_next_start() {
+    let (stage, agent) = serving(StageOptions::worker()).await;
+    assert_eq!(agent.stop(SOON), Ok(0));
+    let half = stage.path("/var/lib/nodeagent/archive/kubelet-server/.00000002.nodeagent~");
+    std::fs::create_dir(&half).expect("a directory");
+    std::fs::write(half.join("key.pem"), "half a key").expect("a file");
+    let _agent = stage.run().expect("the agent starts");
+    until("a clean archive", || !half.exists());
+    wait_healthy(&stage);
+}
+
+#[tokio::test]
 async fn stopping_the_agent_stops_no_consumer() {
     let (stage, agent) = serving(StageOptions::worker()).await;
     assert_eq!(agent.stop(SOON), Ok(0));

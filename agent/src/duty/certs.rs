@@ -381,8 +381,11 @@ pub fn target(node: &Node, spec: &CertSpec) -> Result<Target> {
     Ok(Target { consumer: consumer.name.clone(), certificate: spec.name.clone(), gid })
 }
 
-/// Heals what a crash left between the steps of a publication.
+/// Heals what a crash left between the steps of a publication, and clears what it left half made in
+/// the archive: the next issue would, and may be hours away.
 pub fn heal(node: &Node, spec: &CertSpec) -> Result<()> {
+    // What stays is met again at the next start or issue.
+    Archive::of(&node.root, &spec.name).prune(store::KEPT).ok();
     publish::heal(&node.root, &target(node, spec)?)
         .map(|_| ())
         .during(format!("healing {}", spec.name))
