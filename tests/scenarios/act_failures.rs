@@ -29,21 +29,6 @@ async fn n04_a_consumer_that_fails_with_a_new_certificate_gets_the_old_one_back(
     stays(&stage, &agent, 2);
 }
 
-/// The unit comes up with this serial on disk and with no other.
-fn start_only_with(stage: &Stage, serial: &str) {
-    let (consumer, serial) = (stage.kubelet.clone(), serial.to_owned());
-    let path = stage.path(&format!("{PUBLISHED}/current/cert.pem"));
-    let restart = move || {
-        let pem = std::fs::read(&path).map_err(|error| error.to_string())?;
-        let leaf = nodeagent::duty::certs::leaf::Leaf::read(&pem);
-        match leaf.is_ok_and(|leaf| leaf.serial == serial) {
-            true => consumer.restart(),
-            false => Err("not this certificate".into()),
-        }
-    };
-    stage.systemd.behave(KUBELET, Behaviour::run(restart));
-}
-
 /// No look changes anything any more: no issue, no restart, no other files.
 fn stays(stage: &Stage, agent: &Running, issued: usize) {
     let restarts = stage.systemd.count("RestartUnit", KUBELET);
@@ -111,6 +96,48 @@ async fn a_consumer_that_goes_on_serving_something_else_is_restarted_once() {
     stays(&stage, &agent, 2);
     assert_eq!(stage.systemd.count("RestartUnit", KUBELET), 1);
     wait_problem(&stage, "not-served");
+}
+
+#[tokio::test]
+async fn a_way_back_that_a_kill_has_cut_is_gone_to_its_end() {
+    let (stage, good) = killed_at(|_| "2 after job restarting kubelet.service".into()).await;
+    let _agent = stage.run().expect("the agent starts");
+    wait_problem(&stage, "rolled-back");
+    assert_eq!(stage.certificate(SERVER)["quarantined"], 2, "what it failed with is known");
+    assert_eq!(stage.certificate(SERVER)["generation"], 3);
+    assert_eq!((serial(&stage), stage.kubelet.serial()), (good.clone(), Some(good)));
+    assert_eq!(stage.systemd.count("RestartUnit", KUBELET), 2, "once for a generation");
+}
+
+#[tokio::test]
+async fn the_way_back_leads_to_what_the_consumer_had_and_not_to_what_was_never_published() {
+    let swap = |stage: &Stage| {
+        let link = stage.path(&format!("{PUBLISHED}/.current.nodeagent~"));
+        format!("1 before symlink {}", link.display())
+    };
+    let (stage, good) = killed_at(swap).await;
+    let _agent = stage.run().expect("the agent starts");
+    let problem = wait_problem(&stage, "rolled-back");
+    assert!(!told(&problem).contains("failed too"), "{problem:#}");
+    assert_eq!(stage.certificate(SERVER)["quarantined"], 3);
+    assert_eq!((serial(&stage), stage.kubelet.serial()), (good.clone(), Some(good)));
+}
+
+/// A stage on which a consumer does not come up with another certificate than it has, and the agent
+/// was killed at a point of the rotation; gives the serial of what it has.
+async fn killed_at(point: impl Fn(&Stage) -> String) -> (Stage, String) {
+    let (stage, agent) = serving(restarted()).await;
+    let good = serial(&stage);
+    start_only_with(&stage, &good);
+    assert_eq!(agent.stop(SOON), Ok(0));
+    ask_renewal(&stage);
+    let point = point(&stage);
+    let agent = stage.run_with(|command| {
+        command.env(nodeagent::failpoint::KILL, &point);
+    });
+    let ended = agent.expect("the agent starts").wait(SOON);
+    assert!(ended.as_ref().is_err_and(|text| text.contains("SIGKILL")), "{point}: {ended:?}");
+    (stage, good)
 }
 
 #[tokio::test]

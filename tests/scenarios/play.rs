@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use nodeagent::duty::certs::leaf::{self, Authority, Leaf};
 use rig::peer::vault;
 use rig::stage::{Running, Stage, StageOptions, Which};
+use rig::systemd::Behaviour;
 use serde_json::{Value, json};
 
 /// The deadline of every wait: what takes a second on an idle machine gets a minute and a half,
@@ -291,6 +292,21 @@ pub(crate) fn trusted(stage: &Stage) -> Vec<String> {
 pub(crate) fn random(seed: &mut u64, bound: u64) -> u64 {
     *seed = seed.wrapping_add(1);
     (nodeagent::backoff::fraction(*seed, 77) * bound as f64) as u64
+}
+
+/// The unit comes up with this serial on disk and with no other.
+pub(crate) fn start_only_with(stage: &Stage, serial: &str) {
+    let (consumer, serial) = (stage.kubelet.clone(), serial.to_owned());
+    let path = stage.path(&format!("{PUBLISHED}/current/cert.pem"));
+    let restart = move || {
+        let pem = std::fs::read(&path).map_err(|error| error.to_string())?;
+        let leaf = Leaf::read(&pem);
+        match leaf.is_ok_and(|leaf| leaf.serial == serial) {
+            true => consumer.restart(),
+            false => Err("not this certificate".into()),
+        }
+    };
+    stage.systemd.behave(KUBELET, Behaviour::run(restart));
 }
 
 /// A seed for a story, printed so that a failure can be played again: NODEAGENT_SEED sets it.

@@ -1,10 +1,11 @@
 //! What follows a commit for one consumer: probe, reload, restart, prove, and go back if need be.
 //!
 //! An act has two effects. The first finds out whether one is needed and says which; the loop
-//! records that; the second acts, proves, and goes back one generation where the consumer does
-//! not come back with the new one. So a kill at any point leaves a record that tells whether the
-//! act has happened, and a generation is acted on once.
+//! records that; the second acts and proves. Where the consumer does not come back with the new
+//! generation, that is recorded too, and a third goes back to the one before. So a kill anywhere
+//! leaves a record that tells whether the act has happened, and a generation is acted on once.
 
+mod back;
 mod probe;
 
 use std::collections::BTreeMap;
@@ -238,6 +239,9 @@ pub async fn perform(node: &Node, spec: &ConsumerSpec, records: &Records) -> Res
 
 impl Case<'_> {
     async fn run(&self, records: &Records) -> Result<Acted> {
+        if let Some((act, why)) = self.going_back() {
+            return self.go_back(act, why, records).await;
+        }
         let changed = self.changed();
         if self.spec.act == Act::Nothing || changed.is_empty() {
             // The consumer sees to it, and systemd may not even be there.
@@ -253,7 +257,7 @@ impl Case<'_> {
             }
             (Active::Failed, Some(act)) if !act.ended => {
                 let error = Error::new(Code::RestartFailed, "its unit failed after its act");
-                return self.go_back(error, records).await;
+                return self.give_up(act, error, records).await;
             }
             // There was nothing to go back to. It stays told until the unit is up, or stopped.
             (Active::Failed, Some(_)) => {
@@ -333,7 +337,7 @@ impl Case<'_> {
     fn intend(&self, before: Option<String>, state: &UnitState) -> Acted {
         let target = generations(&self.target);
         let (begun, main_pid) = (self.node.clock.now(), state.main_pid);
-        let act = ActRecord { target, begun, before, main_pid, ended: false };
+        let act = ActRecord { target, begun, before, main_pid, ended: false, failed: None };
         Acted::Intends(self.spec.name.clone(), act)
     }
 
@@ -383,42 +387,8 @@ impl Case<'_> {
             // Only the consumer's own failure speaks against its certificate, and silence only
             // where somebody had answered before.
             Err(error) if error.code() == Code::NotServed && act.before.is_none() => Err(error),
-            Err(error) if is_consumers(&error) => self.go_back(error, records).await,
+            Err(error) if is_consumers(&error) => self.give_up(act, error, records).await,
             Err(error) => Err(error),
         }
-    }
-
-    /// Puts the former generation of every changed certificate back and starts the consumer with
-    /// it. Where there is no former one that is still valid, the new one stays.
-    async fn go_back(&self, error: Error, records: &Records) -> Result<Acted> {
-        let mut former = Vec::new();
-        for (cert, held) in &self.target {
-            if !is_new(&self.record, cert, held) {
-                continue;
-            }
-            let bad = records.certificate(&cert.name).quarantined;
-            let identity = self.node.session.get().map(|(session, _)| session.facts.identity);
-            match certs::spare(self.node, cert, identity.as_ref(), &bad, Some(held.generation)) {
-                Some((_, material)) => former.push((*cert, held.generation, material)),
-                None => return Err(error),
-            }
-        }
-        let mut applied = self.record.applied.clone();
-        applied.extend(generations(&self.target));
-        let mut quarantined = Generations::new();
-        for (cert, bad, material) in former {
-            applied.insert(cert.name.clone(), certs::restore(self.node, cert, &material).await?);
-            quarantined.insert(cert.name.clone(), bad);
-        }
-        let unit = self.spec.unit.as_deref().unwrap_or_default();
-        let again = self.node.units.restart(unit, self.spec.limit).await;
-        let fate = match &again {
-            Ok(()) => "it was restarted with the former certificate".to_string(),
-            Err(also) => format!("with the former certificate it failed too: {also:#}"),
-        };
-        let consumer = self.spec.name.clone();
-        let error = Error::new(Code::RolledBack, format!("{error:#}; {fate}"))
-            .advise(format!("systemctl status {unit}; journalctl -u {unit}"));
-        Ok(Acted::RolledBack(RolledBack { consumer, quarantined, applied, error }))
     }
 }

@@ -123,6 +123,9 @@ pub struct ActRecord {
     /// It was carried out and did not succeed: it is not carried out again.
     #[serde(default)]
     pub ended: bool,
+    /// Why the consumer failed with these generations: it is being taken back.
+    #[serde(default)]
+    pub failed: Option<String>,
 }
 
 impl Default for Records {
