@@ -11,6 +11,7 @@ mod certificates_refused;
 mod cli;
 mod clock;
 mod consumers;
+mod crash_matrix;
 mod first_boot;
 mod footprint;
 mod golden;
