@@ -102,7 +102,26 @@ pub(crate) async fn z07_no_name_but_its_own(ctx: &Ctx) -> Outcome {
     });
     let signed = crate::csr::said(&node.write("pki/sign/kubelet-client", body).await?)?;
     same("common name", &json!(signed.common_name), json!(own))?;
-    same("names", &json!(signed.names), json!([]))
+    // The request's own subject asks for `system:masters`, as all requests of these cases do.
+    same("organisations", &json!(signed.organizations), json!(["system:nodes"]))?;
+    same("names", &json!(signed.names), json!([]))?;
+    let uri = json!({
+        "csr": request(&own, &[]), "common_name": own, "uri_sans": "spiffe://example/other",
+    });
+    has(&node.write("pki/sign/kubelet-server", uri).await?, 400, "not allowed in this role")?;
+    // What asks no role for the names, or makes the key too, is not for nodes.
+    let body = json!({ "csr": request(OTHER_NODE, &[OTHER]), "common_name": own });
+    for path in [
+        "pki/sign-verbatim",
+        "pki/sign-verbatim/kubelet-client",
+        "pki/issue/kubelet-client",
+        "pki/root/sign-intermediate",
+        "pki/roles/kubelet-client",
+    ] {
+        status(&node.write(path, body.clone()).await?, 403)
+            .map_err(|error| format!("{path}: {error}"))?;
+    }
+    Ok(())
 }
 
 pub(crate) async fn a_controller_is_no_other_controller(ctx: &Ctx) -> Outcome {
