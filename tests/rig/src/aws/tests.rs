@@ -1,5 +1,6 @@
 //! The model as a node and as its Vault see it, over HTTP.
 
+mod guard;
 mod hop;
 
 use std::time::Duration;

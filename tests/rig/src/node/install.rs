@@ -14,10 +14,11 @@ pub const PROGRAM: &str = "/usr/bin/nodeagent";
 const BUILD: &str = "cargo build --release --target x86_64-unknown-linux-musl -p nodeagent";
 const BUILT: &str = "x86_64-unknown-linux-musl/release/nodeagent";
 /// Where each part of `units/` is installed.
-const INSTALLED: [(&str, &str); 3] = [
+const INSTALLED: [(&str, &str); 4] = [
     ("system", "/usr/lib/systemd/system"),
     ("tmpfiles.d", "/usr/lib/tmpfiles.d"),
     ("config.d", "/usr/lib/nodeagent/config.d"),
+    ("nft", "/usr/lib/nodeagent"),
 ];
 
 /// The binary and the units, where a package puts them, and these units enabled as a package

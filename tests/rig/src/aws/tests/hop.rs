@@ -11,14 +11,14 @@ use nix::sched::{CloneFlags, setns, unshare};
 use super::*;
 
 /// Where AWS serves it.
-const SERVICE: &str = "169.254.169.254";
+pub(super) const SERVICE: &str = "169.254.169.254";
 /// By then an answer that comes at all is there, on any machine.
 const LIMIT: Duration = Duration::from_secs(10);
 /// How long the container waits for the answer that must not come.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A network namespace that lives as long as this handle.
-struct Space(File);
+pub(super) struct Space(File);
 
 impl Space {
     fn make() -> std::io::Result<Self> {
@@ -30,7 +30,7 @@ impl Space {
     }
 
     /// Runs the work on a thread inside; what it starts there stays inside.
-    fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+    pub(super) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let inside = || {
             setns(&self.0, CloneFlags::CLONE_NEWNET).expect("the namespace can be entered");
             work()
@@ -38,7 +38,7 @@ impl Space {
         std::thread::scope(|scope| scope.spawn(inside).join().expect("the work does not panic"))
     }
 
-    fn ip(&self, arguments: &str) {
+    pub(super) fn ip(&self, arguments: &str) {
         let output = self.run(|| Command::new("ip").args(arguments.split(' ')).output());
         let output = output.expect("ip runs");
         let complaint = String::from_utf8_lossy(&output.stderr);
@@ -103,12 +103,12 @@ fn row() -> std::io::Result<[Space; 3]> {
 }
 
 /// The row, or the reason on the screen; a test that was skipped in CI proves nothing.
-fn row_or_reason() -> Option<[Space; 3]> {
+pub(super) fn row_or_reason() -> Option<[Space; 3]> {
     let found = Command::new("ip").arg("-V").output().and_then(|_| row());
     found
         .inspect_err(|error| {
             let must = std::env::var_os("NODEAGENT_TESTS_MUST_RUN").is_some_and(|v| v == "1");
-            let reason = format!("the hop rule needs root, namespaces and ip: {error}");
+            let reason = format!("paths between namespaces need root, namespaces and ip: {error}");
             assert!(!must, "{reason}, and NODEAGENT_TESTS_MUST_RUN=1");
             eprintln!("skipped: {reason}");
         })
