@@ -86,6 +86,13 @@ fn every_fuzz_target_is_run_on_what_is_shipped() {
 }
 
 #[test]
+fn every_call_to_systemd_is_told() {
+    let sources = tree();
+    let bus = one(&sources, "agent/src/host/units.rs");
+    refuse(units::untold(bus, one(&sources, "docs/security.md")));
+}
+
+#[test]
 fn what_is_generated_equals_the_code() {
     refuse(docs::outdated());
 }

@@ -104,6 +104,7 @@ pub(crate) fn findings(sources: &[Source]) -> Vec<Finding> {
         }
     }
     findings.extend(readme(one(sources, "README.md"), &rows));
+    findings.extend(named(one(sources, "docs/security.md"), &functions));
     findings
 }
 
@@ -192,6 +193,16 @@ fn judge(
     findings
 }
 
+/// Names of tests on another page, say of what an intruder cannot, that no test has.
+fn named(page: &Source, functions: &BTreeMap<&str, &Source>) -> Vec<Finding> {
+    let quoted = page.text.split('`').skip(1).step_by(2);
+    let tests = quoted.filter(|word| is_name(word) && word.matches('_').count() > 2);
+    tests
+        .filter(|test| !functions.contains_key(test))
+        .map(|test| page.finding(0, "promises", format!("there is no test {test}")))
+        .collect()
+}
+
 /// Promises without a row that shows them.
 fn readme(readme: &Source, rows: &[Row<'_>]) -> Vec<Finding> {
     let Some(begin) = readme.text.find(PROMISES) else { return Vec::new() };
@@ -224,11 +235,13 @@ fn good() -> Vec<Source> {
         format!("{ROW}{id}\"></a>{label} | it | {rest} |\n")
     };
     let page: String = wanted().iter().map(row).collect();
-    let tests = "//! x\n#[test]\nfn z01_it_holds() {}\nfn as_does_this() {}\n";
+    let tests = "//! x\n#[test]\nfn z01_it_holds() {}\nfn as_does_this() {}\n\
+                 fn and_as_does_this_too() {}\n";
     vec![
         Source::new(PAGE, &page),
         Source::new("tests/run", "ALL=(tidy unit)\n"),
         Source::new("agent/src/x.rs", tests),
+        Source::new("docs/security.md", "It cannot (`as_does_this`, `and_as_does_this_too`).\n"),
         Source::new("README.md", &format!("# x\n{PROMISES}\n* It ([Z1{LINK}z01)).\n")),
     ]
 }
@@ -245,6 +258,7 @@ fn a_promise_without_a_test_is_found() {
         (PAGE, "| it | **not yet**", "| it | it will do", 1),
         (PAGE, "`z01_it_holds`", "**not yet**: `z01_it_holds`", 2),
         ("agent/src/x.rs", "as_does_this", "z26_too", 2),
+        ("docs/security.md", "this_too", "that_too", 1),
         ("README.md", "#z01", "#z02", 1),
         ("README.md", "([Z1](docs/promises.md#z01))", "", 1),
     ] {

@@ -39,6 +39,27 @@ pub(crate) fn unit(source: &Source) -> Vec<Finding> {
     findings
 }
 
+/// Calls, signals and properties of D-Bus that a page does not name.
+pub(crate) fn untold(bus: &Source, page: &Source) -> Vec<Finding> {
+    let first = bus.text.find("#[zbus::proxy(").expect("the interfaces of systemd");
+    let mut findings = Vec::new();
+    for (at, _) in bus.text[first..].match_indices("    fn ") {
+        let name = bus.text[first + at + 7..].split('(').next().unwrap_or_default();
+        let camel: String = name
+            .split('_')
+            .map(|word| match word {
+                "pid" => "PID".to_owned(),
+                word => word[..1].to_uppercase() + &word[1..],
+            })
+            .collect();
+        if !page.text.contains(&format!("`{camel}`")) {
+            let advice = format!("{camel} is called on D-Bus, and {} does not say so", page.path);
+            findings.push(bus.finding(first + at, "dbus", advice));
+        }
+    }
+    findings
+}
+
 /// The units of the catalogue's consumers, each with its consumer.
 pub(crate) fn consumers() -> Vec<(String, String)> {
     let mut found = Vec::new();
@@ -107,4 +128,16 @@ fn a_shell_and_a_bond_are_found() {
     assert_eq!(drop_ins(&[Source::new(path, "Requires=x\n")], &consumers).len(), 1);
     assert_eq!(drop_ins(&[Source::new(path, good)], &consumers), []);
     assert_eq!(drop_ins(&[Source::new(path, good)], &[]).len(), 1);
+}
+
+#[test]
+fn a_call_that_no_page_names_is_found() {
+    let bus =
+        "#[zbus::proxy(x)]\ntrait X {\n    fn load_unit(&self);\n    fn main_pid(&self);\n}\n";
+    let found = |page: &str| {
+        untold(&Source::new("x.rs", bus), &Source::new("docs/security.md", page)).len()
+    };
+    assert_eq!(found("`LoadUnit`, `MainPID`"), 0);
+    assert_eq!(found("`LoadUnit`"), 1);
+    assert_eq!(found(""), 2);
 }
