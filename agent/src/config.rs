@@ -22,6 +22,10 @@ use crate::error::{Code, Error, Result};
 use crate::host::files::Root;
 pub use names::{Names, Template};
 
+/// The largest share of a life that an outage may take: the rest is for renewing, with its spread
+/// over the fleet and its retries.
+pub const LARGEST_SHARE: f64 = 0.875;
+
 /// Everything the agent was told, checked.
 #[derive(Debug)]
 pub struct Config {

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use super::bundle;
 use super::file::{PkiTable, default_of};
 use super::layers::Layers;
-use super::{Authority, CertSpec, Config, Gated, IdentityConfig, Role, VaultConfig};
+use super::{Authority, CertSpec, Config, Gated, IdentityConfig, LARGEST_SHARE, Role, VaultConfig};
 use crate::error::plain;
 use crate::host::files::Root;
 
@@ -340,10 +340,6 @@ impl<'a> Checker<'a> {
         }
     }
 }
-
-/// The largest share of a life that an outage may take: the rest is for renewing, with its spread
-/// over the fleet and its retries.
-const LARGEST_SHARE: f64 = 0.875;
 
 /// The default of an option as text, without TOML's quotes.
 fn text_of(table: &str, key: &str) -> String {

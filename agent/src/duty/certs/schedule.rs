@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::backoff;
+use crate::config::LARGEST_SHARE;
 
 /// The instant when a certificate of this life is renewed; a life begins with the issue.
 ///
@@ -22,9 +23,11 @@ pub fn renew_at(
 ) -> Timestamp {
     let start = begun.as_millisecond();
     let life = whole(not_after.as_millisecond() - start);
-    // A life that the role cut below what must be survived is renewed at half of it; `status`
-    // says that it cannot survive what it should.
-    let survive = (survive.as_millis() as i64).min(life / 2);
+    // A life that the role cut to less than the configuration could ask for is renewed at half of
+    // it; `status` says that it cannot survive what it should.
+    let survive = survive.as_millis() as i64;
+    let fits = survive as f64 <= life as f64 * LARGEST_SHARE;
+    let survive = if fits { survive } else { life / 2 };
     let margin = (life - survive) / 13;
     let period = (life - survive - margin).max(1);
     let offset = (backoff::fraction(place, 1) * period as f64) as i64;
@@ -103,6 +106,24 @@ mod tests {
             per_hour[hours(at(0), renewal) as usize] += 1;
         }
         assert!(per_hour.iter().all(|count| *count < 260), "{per_hour:?}");
+    }
+
+    #[test]
+    fn whatever_the_configuration_may_ask_for_is_left_at_any_moment() {
+        for (life, survive) in [(24, 11), (24, 13), (24, 20), (24, 21), (8, 7), (2, 1)] {
+            let survive = Duration::from_secs(survive * 3600);
+            for place in (0..200).map(|n| backoff::hash(&format!("i-{n}"))) {
+                let mut issued = at(0);
+                for _ in 0..20 {
+                    let end = issued + SignedDuration::from_hours(life);
+                    let renewal = renew_at(issued, end, survive, place);
+                    let left = renewal.duration_until(end);
+                    assert!(left.unsigned_abs() >= survive, "{left:#} of {life} h");
+                    assert!(renewal > issued, "{life} h");
+                    issued = renewal;
+                }
+            }
+        }
     }
 
     #[test]
