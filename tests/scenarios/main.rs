@@ -27,6 +27,7 @@ mod nonce;
 mod play;
 mod render;
 mod renewal;
+mod scan;
 mod session;
 mod simulation;
 mod store;

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use rig::launch::Instance;
-use serde_json::Value;
 
 use super::{Story, read, told};
-use crate::leaks::{leaks, open_files};
+use crate::scan::{Secrets, open_files};
 
 /// Where something is written while a node is launched and runs. Not the programs of the image.
 const PLACES: [&str; 6] = ["etc", "home", "opt", "root", "run", "var"];
@@ -18,9 +17,10 @@ const LOOKS: [&str; 6] = ["PRIVATE KEY", "hvs.", "hvb.", "AKIA", "ASIA", "Secret
 pub(super) fn assert_none_told(story: &Story, instance: &Instance) {
     let credentials = story.site.aws.role_credentials(&instance.id).expect("it has a role");
     let token = story.site.vault.root_token().expose().to_owned();
-    let mut secrets =
-        BTreeMap::from([("key of the role", credentials.secret_access_key), ("root token", token)]);
-    secrets.extend(LOOKS.map(|look| (look, look.to_owned())));
+    let mut secrets = Secrets::default();
+    secrets.add("key of the role", &credentials.secret_access_key);
+    secrets.add("root token", &token);
+    LOOKS.iter().for_each(|look| secrets.add_look(look));
     let mut texts = BTreeMap::new();
     let config = instance.ignition().config();
     texts.insert("the configuration".to_owned(), config.to_string().into_bytes());
@@ -30,26 +30,20 @@ pub(super) fn assert_none_told(story: &Story, instance: &Instance) {
     }
     texts.retain(|path, _| !path.ends_with("/opt/bin/nodeagent"));
     assert!(texts.keys().any(|path| path.ends_with("/50-site.toml")), "{:?}", texts.keys());
-    assert_eq!(leaks(&secrets, &texts), [""; 0]);
+    assert_eq!(secrets.leaks(&texts), [""; 0]);
 }
 
 /// What the running node keeps secret is in no file that everybody may read. The search is proved
 /// on a secret that is planted.
 pub(super) fn assert_none_shown(instance: &Instance) {
-    let session: Value =
-        serde_json::from_str(&read(instance, "/run/nodeagent/token")).expect("JSON");
-    let nonce = read(instance, &format!("/var/lib/nodeagent/nonce/aws/{}", instance.id));
-    let published = "/var/lib/nodeagent-certs/kubelet/kubelet-server/current/key.pem";
-    let key = read(instance, published).lines().nth(1).expect("a line of the key").to_owned();
-    let token = session["token"].as_str().expect("a token").to_owned();
-    let secrets = BTreeMap::from([("token", token), ("nonce", nonce.trim().into()), ("key", key)]);
-    assert!(secrets.values().all(|secret| secret.len() >= 20), "no secret is short");
-    assert_eq!(leaks(&secrets, &shown(instance)), [""; 0]);
+    let key = "/var/lib/nodeagent-certs/kubelet/kubelet-server/current/key.pem";
+    let secrets = Secrets::of_node(|path| read(instance, path), &instance.id, &[key]);
+    assert_eq!(secrets.leaks(&shown(instance)), [""; 0]);
 
-    let planted = format!("oops: {}", secrets["token"]);
+    let planted = read(instance, "/run/nodeagent/token");
     let written = instance.machine.write("/run/oops.txt", planted.as_bytes(), 0o644);
     told(written.map_err(super::text));
-    let found = leaks(&secrets, &shown(instance));
+    let found = secrets.leaks(&shown(instance));
     assert!(found.len() == 1 && found[0].ends_with("/run/oops.txt"), "{found:?}");
 }
 
