@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Parser;
 use nodeagent::cli::{self, Cli, Outcome, Verb};
 use nodeagent::error::{Error, Kind};
-use nodeagent::logging;
+use nodeagent::{host, logging};
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -18,6 +18,9 @@ fn main() -> ExitCode {
         }
     };
     logging::start();
+    if let Err(error) = host::processes::forbid_dumps() {
+        tracing::warn!("core dumps are not forbidden: {error}");
+    }
     let outcome = logging::crypto().and_then(|()| runtime()).and_then(|runtime| {
         let outcome = runtime.block_on(cli::run(&cli));
         // A name lookup that hangs cannot be cancelled; the process does not wait for it.

@@ -2,7 +2,10 @@
 //! everyone. The scanner is proved on secrets that are planted.
 
 use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
 
+use nix::sys::signal::Signal;
 use rig::stage::{Running, Stage, StageOptions};
 
 use crate::play::*;
@@ -80,4 +83,27 @@ async fn the_scanner_finds_secrets_that_are_planted() {
     secrets.add("planted", planted);
     let found = secrets.leaks(&public(&stage, &agent));
     assert!(found.iter().any(|leak| leak.ends_with("/environ")), "{found:?}");
+}
+
+/// What is begun by hand has the limit of its shell, and tokens in its memory all the same.
+#[tokio::test]
+async fn z09_a_verb_that_crashes_leaves_no_dump_where_dumps_are_allowed() {
+    let stage = stage(StageOptions::worker()).await;
+    let verb = stage.command(&["await", "kubelet"]);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "ulimit -c $(ulimit -Hc) && exec \"$0\" \"$@\""]).arg(verb.get_program());
+    let mut verb = shell.args(verb.get_args()).current_dir(stage.root()).spawn().expect("a shell");
+    let limit = |pid: u32| {
+        let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).expect("it runs");
+        let line = limits.lines().find(|line| line.starts_with("Max core file size"));
+        line.expect("a limit").split_whitespace().skip(4).take(2).collect::<Vec<_>>().join(" ")
+    };
+    until("limit of 0", || limit(verb.id()) == "0 0");
+    let pid = nix::unistd::Pid::from_raw(verb.id().cast_signed());
+    nix::sys::signal::kill(pid, Signal::SIGABRT).expect("it runs");
+    let status = verb.wait().expect("it ends");
+    assert_eq!((status.signal(), status.core_dumped()), (Some(Signal::SIGABRT as i32), false));
+    let files = std::fs::read_dir(stage.root()).expect("a directory").flatten();
+    let names: Vec<_> = files.map(|entry| entry.file_name()).collect();
+    assert!(!names.iter().any(|name| name.to_string_lossy().starts_with("core")), "{names:?}");
 }
