@@ -8,6 +8,7 @@ mod crash;
 mod faults_api;
 mod faults_etcd;
 mod joins;
+mod leaks;
 mod lock;
 mod lost;
 mod obstacles;

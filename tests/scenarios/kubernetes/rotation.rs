@@ -125,7 +125,7 @@ async fn every_certificate_is_renewed_and_nothing_is_restarted(story: &Story) {
 }
 
 /// Renews all certificates of some controllers, and waits until they are published and served.
-fn renew_all(story: &Story, nodes: &[usize]) {
+pub(super) fn renew_all(story: &Story, nodes: &[usize]) {
     let before: Vec<Value> =
         nodes.iter().map(|node| story.nodes[*node].machine.agent_status()).collect();
     let names = |status: &Value| -> Vec<String> {
