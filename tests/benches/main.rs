@@ -8,6 +8,7 @@ mod footprint;
 mod handover;
 mod recover;
 mod simulation;
+mod soak;
 mod swap;
 mod vault_agent;
 
@@ -16,7 +17,7 @@ use std::process::ExitCode;
 
 /// What can be measured.
 const NAMES: &str =
-    "first-cert footprint swap vault-agent bootstrap handover recover simulation fleet";
+    "first-cert footprint swap vault-agent bootstrap handover recover simulation fleet soak";
 
 /// The program under measurement: the static release, which `tests/bench` builds.
 fn program() -> Result<PathBuf, String> {
@@ -44,9 +45,13 @@ fn main() -> ExitCode {
         (Some("handover"), Ok(runtime)) => runtime.block_on(handover::run()),
         (Some("recover"), Ok(runtime)) => runtime.block_on(recover::run()),
         (Some("simulation"), Ok(_)) => simulation::run(names.get(1).map(String::as_str)),
+        (Some("soak"), Ok(runtime)) => {
+            runtime.block_on(soak::run(names.get(1).map(String::as_str)))
+        }
         (Some("swap"), Ok(runtime)) => runtime.block_on(swap::run()),
         (Some("vault-agent"), Ok(runtime)) => {
-            runtime.block_on(vault_agent::run(names.get(1).map(String::as_str)))
+            let word = |at: usize| names.get(at).map(String::as_str);
+            runtime.block_on(vault_agent::run(word(1), word(2)))
         }
         _ => Err(format!("name one of: {NAMES}")),
     };

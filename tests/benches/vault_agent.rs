@@ -3,13 +3,15 @@
 //! the same models of AWS, a proxy of their own of the same kind, and are measured in turn. What
 //! `vault agent` is cited with elsewhere is measured here, not remembered.
 
-mod audit;
+pub(crate) mod audit;
 mod hazards;
+mod hour;
 mod pair;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rig::setup::SetupOptions;
 use rig::stage::{Peer, Running};
 
 use super::footprint::Sample;
@@ -35,15 +37,18 @@ const WINDOW: Duration = Duration::from_secs(9);
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// Measures both in turn, then what each does when something goes wrong; a part of it where one is
-/// named: `starts`, `idle`, `hazards`, `outage`.
-pub(crate) async fn run(part: Option<&str>) -> Result<(), String> {
+/// named: `starts`, `idle`, `hazards`, `outage`. By name only: `hour`, which takes more than one.
+pub(crate) async fn run(part: Option<&str>, seconds: Option<&str>) -> Result<(), String> {
+    if part == Some("hour") {
+        return hour::run(seconds).await;
+    }
     let wanted = |name: &str| part.is_none_or(|part| part == name);
     if !["starts", "idle", "hazards", "outage"].into_iter().any(wanted) {
-        return Err("the parts of vault-agent are: starts idle hazards outage".into());
+        return Err("the parts of vault-agent are: starts idle hazards outage hour".into());
     }
     let runs = std::env::var("NODEAGENT_BENCH_RUNS").ok();
     let runs = runs.and_then(|text| text.parse().ok()).unwrap_or(RUNS);
-    let mut pair = Pair::set(program()?).await?;
+    let mut pair = Pair::set(program()?, SetupOptions::new("", "")).await?;
     if let Peer::Real(vault) = &pair.stage.vault {
         println!("Vault and Vault Agent {}; {runs} runs of each, in turn", vault.version().await?);
     }

@@ -29,7 +29,8 @@ const LOOKS: Duration = Duration::from_secs(45);
 /// After a start, until what it asks at once has been asked.
 const ASKED: Duration = Duration::from_secs(10);
 
-const PAUSE: Duration = Duration::from_millis(20);
+/// Between two looks at a file.
+pub(super) const PAUSE: Duration = Duration::from_millis(20);
 
 /// One after the other, each on fresh nodes.
 pub(crate) async fn run(pair: &mut Pair) -> Result<(), String> {
@@ -201,16 +202,12 @@ async fn failing_command(pair: &mut Pair) -> Result<(), String> {
 /// Certificates of a minute, and Vault away at the worst moment of each. `survive_vault_outage`
 /// has the share of the life that it has by default; Vault Agent renews where it does by default.
 pub(crate) async fn outage(pair: &mut Pair) -> Result<(), String> {
-    let admin = pair.stage.admin();
-    // Dated back by 30 s, as Vault does by default, half of such a life would be over at once.
-    let mut role = admin.read("pki/roles/kubelet-client").await?.json["data"].clone();
-    role["not_before_duration"] = json!("1s");
-    admin.must_write("pki/roles/kubelet-client", &role).await?;
+    date_back_little(pair).await?;
     let config = format!(
         "{CONFIG}ttl = \"60s\"\n[rotation]\nsurvive_vault_outage = \"27s\"\n\
          issues_per_hour = 3600\n"
     );
-    pair.replace(&config, Wish { ttl: "60s", ..Wish::default() })?;
+    pair.replace(&config, Wish { ttl: "60s".into(), ..Wish::default() })?;
     let _running = pair.run_both().await?;
     let (our_file, their_file) = (pair.our_file(), pair.their_file());
     let clock = &pair.stage.clock;
@@ -222,6 +219,14 @@ pub(crate) async fn outage(pair: &mut Pair) -> Result<(), String> {
     tell("outage_without_certificate_s", one(ours.gap), one(theirs.gap));
     tell("outage_recovery_s", one(ours.recovery), one(theirs.recovery));
     Ok(())
+}
+
+/// Dated back by 30 s, as Vault does by default, half of a life of a minute would be over at once.
+pub(super) async fn date_back_little(pair: &Pair) -> Result<(), String> {
+    let admin = pair.stage.admin();
+    let mut role = admin.read("pki/roles/kubelet-client").await?.json["data"].clone();
+    role["not_before_duration"] = json!("1s");
+    admin.must_write("pki/roles/kubelet-client", &role).await.map(drop)
 }
 
 /// What an outage did to one of them, in seconds.
@@ -276,7 +281,7 @@ async fn changed(file: &Path, serial: &str) -> Result<Leaf, String> {
     Err(format!("{}: no other certificate within {:?}", file.display(), 2 * MINUTE))
 }
 
-fn leaf(file: &Path) -> Result<Leaf, String> {
+pub(super) fn leaf(file: &Path) -> Result<Leaf, String> {
     let text = std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
     Leaf::read(&text).map_err(|error| format!("{}: {error}", file.display()))
 }
@@ -285,7 +290,7 @@ fn serial(file: &Path) -> Result<String, String> {
     leaf(file).map(|leaf| leaf.serial)
 }
 
-fn seconds_left(clock: &ModelClock, leaf: &Leaf) -> f64 {
+pub(super) fn seconds_left(clock: &ModelClock, leaf: &Leaf) -> f64 {
     leaf.left(clock.now()).as_secs_f64()
 }
 

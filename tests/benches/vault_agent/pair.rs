@@ -9,6 +9,7 @@ use rig::aws::LaunchSpec;
 use rig::aws::imds::Imds;
 use rig::peer::vault;
 use rig::proxy::Proxy;
+use rig::setup::SetupOptions;
 use rig::stage::{Running, Stage, StageOptions, Which};
 use serde_json::json;
 use tempfile::TempDir;
@@ -27,7 +28,7 @@ const ROLE: &str = "vault-agent";
 /// What is asked of Vault Agent.
 pub(crate) struct Wish {
     /// The life of the certificate.
-    pub(crate) ttl: &'static str,
+    pub(crate) ttl: String,
     /// What it runs after each change of the file.
     pub(crate) command: &'static str,
     /// Whether its configuration has the client nonce, or leaves it to make one up.
@@ -45,7 +46,7 @@ pub(crate) enum Nonce {
 
 impl Default for Wish {
     fn default() -> Wish {
-        Wish { ttl: "24h", command: "exit 0", nonce: Nonce::Configured }
+        Wish { ttl: "24h".into(), command: "exit 0", nonce: Nonce::Configured }
     }
 }
 
@@ -74,8 +75,8 @@ pub(crate) struct Pair {
 
 impl Pair {
     /// Sets the stage, and a second node beside it.
-    pub(crate) async fn set(program: PathBuf) -> Result<Pair, String> {
-        let options = StageOptions { vault: Which::Real, ..StageOptions::worker() };
+    pub(crate) async fn set(program: PathBuf, setup: SetupOptions) -> Result<Pair, String> {
+        let options = StageOptions { vault: Which::Real, setup, ..StageOptions::worker() };
         let stage = Stage::set(program, options.with(CONFIG)).await?;
         let handle = stage.vault.handle();
         let address = handle.address.trim_start_matches("https://").parse();
