@@ -17,7 +17,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use crate::clock::{ModelClock, lock};
-use crate::server::{Server, ServerOptions};
+use crate::server::{Place, Server, ServerOptions};
 use credentials::{Issued, Keys, RoleCredentials};
 use document::Signer;
 use imds::Imds;
@@ -319,7 +319,13 @@ impl Aws {
     /// The same at an address, such as 169.254.169.254:80 in a network namespace; the caller's
     /// thread must be in that namespace.
     pub fn imds_at(&self, id: &str, bind: SocketAddr) -> io::Result<Imds> {
-        Imds::start(Arc::clone(&self.world), id, bind)
+        Imds::start(Arc::clone(&self.world), id, bind, Place::Thread)
+    }
+
+    /// The same on a free port, as a task of the caller's runtime.
+    pub fn imds_here(&self, id: &str) -> io::Result<Imds> {
+        let bind = (Ipv4Addr::LOCALHOST, 0).into();
+        Imds::start(Arc::clone(&self.world), id, bind, Place::Here)
     }
 }
 

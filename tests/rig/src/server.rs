@@ -1,7 +1,9 @@
 //! One small HTTP/1.1 server under every model: handler in, request log and scripted faults out.
 //! It runs on a thread and a runtime of its own, so that a test on a current-thread runtime, a
-//! blocking test and a child process may all talk to it. `stop` takes the peer away (listener
-//! closed, connections cut, port kept reserved) and `restart` brings it back at the same address.
+//! blocking test and a child process may all talk to it; or, where it is asked very often by one
+//! client, as a task of that client's runtime, which spares two changes of thread for each answer.
+//! `stop` takes the peer away (listener closed, connections cut, port kept reserved) and `restart`
+//! brings it back at the same address.
 
 mod connection;
 mod message;
@@ -32,6 +34,16 @@ const LOG_LIMIT: usize = 200_000;
 /// How long `stop` lets blocking work of a handler go on.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(1);
 
+/// Where a server runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// On a thread and a runtime of its own: whoever calls may block.
+    Thread,
+    /// In the runtime in which it is started. What `stop` cuts is cut once the runtime has gone
+    /// round, and whoever waits for an answer must not block the thread.
+    Here,
+}
+
 /// What a server is started with.
 pub struct ServerOptions {
     /// Where to listen; port 0 takes a free one.
@@ -42,19 +54,29 @@ pub struct ServerOptions {
     pub handler: Handler,
     /// For the `Date` header and the log.
     pub clock: ModelClock,
+    /// On a thread of its own, or in the caller's runtime.
+    pub place: Place,
 }
 
 impl ServerOptions {
     /// Plain HTTP on a free port of 127.0.0.1.
     #[must_use]
     pub fn new(handler: Handler, clock: ModelClock) -> Self {
-        Self { bind: (Ipv4Addr::LOCALHOST, 0).into(), tls: None, handler, clock }
+        let bind = (Ipv4Addr::LOCALHOST, 0).into();
+        Self { bind, tls: None, handler, clock, place: Place::Thread }
     }
 
     /// The same at another address.
     #[must_use]
     pub fn bind(mut self, bind: SocketAddr) -> Self {
         self.bind = bind;
+        self
+    }
+
+    /// The same at another place.
+    #[must_use]
+    pub fn place(mut self, place: Place) -> Self {
+        self.place = place;
         self
     }
 
@@ -135,7 +157,8 @@ impl Shared {
 
 struct Running {
     stop: oneshot::Sender<()>,
-    thread: JoinHandle<()>,
+    /// None where it runs in the caller's runtime.
+    thread: Option<JoinHandle<()>>,
 }
 
 /// A running server; dropping it stops it.
@@ -144,6 +167,7 @@ pub struct Server {
     addr: SocketAddr,
     /// Bound and never listening: keeps the port ours while the server is stopped.
     _reservation: TcpSocket,
+    place: Place,
     running: Mutex<Option<Running>>,
 }
 
@@ -167,7 +191,8 @@ impl Server {
             script: Mutex::default(),
             acceptor: options.tls.map(|config| TlsAcceptor::from(Arc::new(config))),
         });
-        Ok(Self { shared, addr, _reservation: reservation, running: Mutex::default() })
+        let (place, running) = (options.place, Mutex::default());
+        Ok(Self { shared, addr, _reservation: reservation, place, running })
     }
 
     /// `http://` or `https://`, the address and the port, no trailing slash.
@@ -226,7 +251,9 @@ impl Server {
     pub fn stop(&self) {
         if let Some(running) = lock(&self.running).take() {
             running.stop.send(()).ok();
-            running.thread.join().expect("the server's thread ends without a panic");
+            if let Some(thread) = running.thread {
+                thread.join().expect("the server's thread ends without a panic");
+            }
         }
     }
 
@@ -234,7 +261,11 @@ impl Server {
     pub fn restart(&self) -> io::Result<()> {
         let mut running = lock(&self.running);
         if running.is_none() {
-            *running = Some(spawn(Arc::clone(&self.shared), self.addr)?);
+            let shared = Arc::clone(&self.shared);
+            *running = Some(match self.place {
+                Place::Thread => spawn(shared, self.addr)?,
+                Place::Here => join(shared, self.addr)?,
+            });
         }
         Ok(())
     }
@@ -283,8 +314,7 @@ fn spawn(shared: Arc<Shared>, addr: SocketAddr) -> io::Result<Running> {
             }
         };
         runtime.block_on(async {
-            let listener = bound(addr).and_then(|socket| socket.listen(1024));
-            match listener {
+            match listener(addr) {
                 Ok(listener) => {
                     listening.send(Ok(())).expect("the starter waits for this");
                     accept(listener, &shared, stopped).await;
@@ -295,7 +325,20 @@ fn spawn(shared: Arc<Shared>, addr: SocketAddr) -> io::Result<Running> {
         runtime.shutdown_timeout(SHUTDOWN_LIMIT);
     })?;
     ready.recv().map_err(io::Error::other)??;
-    Ok(Running { stop, thread })
+    Ok(Running { stop, thread: Some(thread) })
+}
+
+/// Runs the accept loop as a task of the caller's runtime; it listens once this returns.
+fn join(shared: Arc<Shared>, addr: SocketAddr) -> io::Result<Running> {
+    let (stop, stopped) = oneshot::channel();
+    let listener = listener(addr)?;
+    let runtime = tokio::runtime::Handle::try_current().map_err(io::Error::other)?;
+    runtime.spawn(async move { accept(listener, &shared, stopped).await });
+    Ok(Running { stop, thread: None })
+}
+
+fn listener(addr: SocketAddr) -> io::Result<TcpListener> {
+    bound(addr)?.listen(1024)
 }
 
 async fn accept(listener: TcpListener, shared: &Arc<Shared>, mut stopped: oneshot::Receiver<()>) {

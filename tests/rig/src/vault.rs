@@ -30,7 +30,7 @@ use serde_json::{Value, json};
 
 use crate::clock::{ModelClock, lock};
 use crate::pki::Ca;
-use crate::server::{Request, Response, Server, ServerOptions, handler};
+use crate::server::{Place, Request, Response, Server, ServerOptions, handler};
 use crate::setup::{Secret, VaultHandle};
 use answer::{Answer, Call};
 pub use aws::ec2::{Ec2Error, Ec2Question, Ec2Result, Ec2Source, Instance};
@@ -71,6 +71,8 @@ pub struct ModelOptions {
     pub readiness: Readiness,
     /// The address to listen on: loopback, or one that a machine of the rig reaches.
     pub bind: IpAddr,
+    /// On a thread of its own, or in the caller's runtime.
+    pub place: Place,
 }
 
 impl ModelOptions {
@@ -84,6 +86,7 @@ impl ModelOptions {
             ec2: Ec2Source::http(),
             readiness: Readiness::Unsealed,
             bind: Ipv4Addr::LOCALHOST.into(),
+            place: Place::Thread,
         }
     }
 }
@@ -125,7 +128,9 @@ impl Model {
             async move { core.respond(request).await }
         });
         let ca = Ca::new("model of vault");
-        let mut server = ServerOptions::new(answer, options.clock).bind((options.bind, 0).into());
+        let mut server = ServerOptions::new(answer, options.clock)
+            .bind((options.bind, 0).into())
+            .place(options.place);
         if options.transport == Transport::Tls {
             server = server.tls(serving(&ca, options.bind)?);
         }

@@ -14,6 +14,7 @@ use nodeagent::wire::http::Limits;
 use nodeagent::wire::vault::{Vault, VaultOptions};
 use rig::aws::{Aws, LaunchSpec, imds::Imds};
 use rig::clock::ModelClock;
+use rig::server::Place;
 use rig::setup::{self, Admin, SetupOptions};
 use rig::vault::{
     Ec2Error, Ec2Question, Ec2Result, Ec2Source, Instance, Model, ModelOptions, Transport,
@@ -111,11 +112,13 @@ impl World {
         let clock = Arc::new(NodeClock::new(truth.clone()));
         let aws = Arc::new(Aws::start(truth.clone()).map_err(text)?);
         let instance = aws.launch(LaunchSpec::profile("worker"));
-        let imds = aws.imds(&instance).map_err(text)?;
+        let imds = aws.imds_here(&instance).map_err(text)?;
         let mood = Arc::new(Mutex::new(Mood::Well));
         let options = ModelOptions {
             transport: Transport::Plain,
             ec2: source(aws.clone(), truth.clone(), mood.clone()),
+            // Node and Vault take turns: on two threads most of the time would be the changes.
+            place: Place::Here,
             ..ModelOptions::new(truth.clone())
         };
         let model = Model::start(options).map_err(text)?;

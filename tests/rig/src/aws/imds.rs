@@ -16,7 +16,7 @@ use super::document::{Signer, aws_time, identity_document};
 use super::ec2::profile_id;
 use super::{Instance, World};
 use crate::clock::lock;
-use crate::server::{Request, Response, Server, ServerOptions, Step, handler};
+use crate::server::{Place, Request, Response, Server, ServerOptions, Step, handler};
 
 /// How long a session may be asked for: six hours.
 const TTL_MAX_SECONDS: i64 = 21_600;
@@ -54,6 +54,9 @@ struct Model {
     id: String,
     sessions: Mutex<BTreeMap<String, Timestamp>>,
     lie: Mutex<Lie>,
+    /// The PKCS #7 that was served last, and of what: AWS signs a document once and not for every
+    /// request, and RSA is most of what a log-in costs.
+    signed: Mutex<Option<(Served, String)>>,
 }
 
 /// A running metadata service; dropping it stops it.
@@ -64,16 +67,21 @@ pub struct Imds {
 }
 
 impl Imds {
-    pub(super) fn start(world: Arc<World>, id: &str, bind: SocketAddr) -> io::Result<Self> {
+    pub(super) fn start(
+        world: Arc<World>,
+        id: &str,
+        bind: SocketAddr,
+        place: Place,
+    ) -> io::Result<Self> {
         let clock = world.clock.clone();
-        let (sessions, lie) = (Mutex::default(), Mutex::default());
-        let model = Arc::new(Model { world, id: id.into(), sessions, lie });
+        let (sessions, lie, signed) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let model = Arc::new(Model { world, id: id.into(), sessions, lie, signed });
         let answering = Arc::clone(&model);
         let answer = handler(move |request| {
             let answer = answering.answer(&request);
             async move { answer }
         });
-        let server = Server::start(ServerOptions::new(answer, clock).bind(bind))?;
+        let server = Server::start(ServerOptions::new(answer, clock).bind(bind).place(place))?;
         Ok(Self { model, server })
     }
 
@@ -219,13 +227,24 @@ impl Model {
             ("signature", Some(served)) => {
                 text(200, &served.signer.signature(served.signed.as_bytes()))
             }
-            ("rsa2048", Some(served)) => text(200, &served.rsa2048(now)),
+            ("rsa2048", Some(served)) => text(200, &self.rsa2048(served, now)),
             ("", _) => text(200, "document\nrsa2048\nsignature"),
             _ => not_found(),
         }
     }
+
+    fn rsa2048(&self, served: Served, now: Timestamp) -> String {
+        let mut last = lock(&self.signed);
+        if let Some((_, text)) = last.as_ref().filter(|(before, _)| before.is_same(&served)) {
+            return text.clone();
+        }
+        let text = served.rsa2048(now);
+        *last = Some((served, text.clone()));
+        text
+    }
 }
 
+#[derive(Debug)]
 struct Served {
     signer: &'static Signer,
     signed: String,
@@ -235,6 +254,11 @@ struct Served {
 impl Served {
     fn new(signer: &'static Signer, document: String) -> Self {
         Self { signer, signed: document.clone(), shown: document }
+    }
+
+    fn is_same(&self, other: &Served) -> bool {
+        std::ptr::eq(self.signer, other.signer)
+            && (&self.signed, &self.shown) == (&other.signed, &other.shown)
     }
 
     /// The PKCS #7 of what is signed with what is shown in its place, so that a lie's digest does

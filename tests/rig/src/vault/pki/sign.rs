@@ -98,15 +98,15 @@ fn signed(
     lie: Option<Lie>,
 ) -> Result<String, Refusal> {
     let failed = |error: rcgen::Error| Refusal::fault(500, error.to_string());
-    let stranger = rcgen::KeyPair::generate().map_err(failed)?;
+    let stranger = || rcgen::KeyPair::generate().map_err(failed);
     let certificate = match lie {
         Some(Lie::OtherIssuer) => {
             let mut other = issuer.params.clone();
             other.distinguished_name.push(DnType::OrganizationName, "another authority");
-            params.signed_by(&csr.key, &Issuer::from_params(&other, &stranger))
+            params.signed_by(&csr.key, &Issuer::from_params(&other, &stranger()?))
         }
         Some(Lie::OtherKey) => {
-            params.signed_by(&stranger, &Issuer::from_params(&issuer.params, &issuer.key))
+            params.signed_by(&stranger()?, &Issuer::from_params(&issuer.params, &issuer.key))
         }
         _ => params.signed_by(&csr.key, &Issuer::from_params(&issuer.params, &issuer.key)),
     };
