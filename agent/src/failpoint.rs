@@ -14,6 +14,8 @@ use crate::error::Result;
 
 #[cfg(debug_assertions)]
 mod armed;
+#[cfg(debug_assertions)]
+pub mod failing;
 #[cfg(test)]
 pub(crate) mod power;
 
@@ -89,7 +91,8 @@ pub enum Detail<'a> {
     Target(&'a str),
 }
 
-/// Makes a change of a file between its two points. Unit tests cut the power before it.
+/// Makes a change of a file between its two points. Unit tests cut the power before it, and
+/// the simulation has a disk that fails.
 pub fn change<T>(
     kind: Kind,
     path: &Path,
@@ -98,6 +101,8 @@ pub fn change<T>(
 ) -> Result<T> {
     #[cfg(test)]
     power::spend(path)?;
+    #[cfg(debug_assertions)]
+    failing::change(path)?;
     pass(Edge::Before, kind, format_args!("{}", path.display()), detail);
     let made = make()?;
     pass(Edge::After, kind, format_args!("{}", path.display()), Detail::Nothing);

@@ -15,6 +15,7 @@ mod faults;
 mod invariants;
 mod ledger;
 mod life;
+mod marks;
 mod outages;
 mod random;
 mod sabotage;

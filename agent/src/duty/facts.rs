@@ -102,10 +102,10 @@ impl CertFact {
 }
 
 impl Facts {
-    /// Takes one look.
-    pub async fn gather(node: &Node, records: &Records) -> Facts {
+    /// What is known without looking at a certificate.
+    pub fn known(node: &Node) -> Facts {
         let session = node.session.get().map(|(session, standing)| (session.facts, standing));
-        let mut facts = Facts {
+        Facts {
             session,
             identity: node.identity().ok(),
             clock: ClockFact {
@@ -116,7 +116,12 @@ impl Facts {
             },
             files: files::examine(node),
             ..Facts::default()
-        };
+        }
+    }
+
+    /// Takes one look.
+    pub async fn gather(node: &Node, records: &Records) -> Facts {
+        let mut facts = Facts::known(node);
         for spec in &node.config.certificates {
             let quarantined = records.certificate(&spec.name).quarantined;
             let fact = certs::examine(node, spec, facts.identity.as_ref(), &quarantined);

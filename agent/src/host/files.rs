@@ -337,6 +337,8 @@ fn entries(dir: &OwnedFd, limit: usize) -> std::result::Result<Vec<Entry>, Errno
 
 /// Opening does not wait for the writer of a pipe that stands where a file belongs.
 fn read(full: &Path, limit: usize) -> std::result::Result<Result<Vec<u8>>, Errno> {
+    #[cfg(debug_assertions)]
+    crate::failpoint::failing::read()?;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = File::from(rustix::fs::openat(CWD, full, flags, Mode::empty())?);
     let stat = Stat::from(rustix::fs::fstat(&file)?);

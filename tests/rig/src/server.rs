@@ -219,6 +219,11 @@ impl Server {
         lock(&self.shared.log).entries.iter().cloned().collect()
     }
 
+    /// The same, and forgets them.
+    pub fn take_requests(&self) -> Vec<LogEntry> {
+        lock(&self.shared.log).entries.drain(..).collect()
+    }
+
     /// How many logged requests have a path that starts so.
     #[must_use]
     pub fn count(&self, path_prefix: &str) -> usize {

@@ -3,7 +3,7 @@
 //! with its oscillator. To sleep is to move the true time on, and returns at once.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -11,6 +11,8 @@ use nodeagent::host::Pending;
 use nodeagent::host::clock::Clock;
 use rig::clock::ModelClock;
 use tokio::sync::Notify;
+
+use super::consumer::Consumer;
 
 /// At which step of an effect the agent is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +71,8 @@ pub(super) struct NodeClock {
     truth: ModelClock,
     state: Mutex<State>,
     pub(super) kill: Arc<Kill>,
+    /// Who looks at its files while the agent pauses, as programs do that watch them.
+    watcher: OnceLock<Consumer>,
 }
 
 #[derive(Debug)]
@@ -92,7 +96,17 @@ impl NodeClock {
             drift_ppm: 0.0,
             counted: now,
         };
-        NodeClock { truth, state: Mutex::new(state), kill: Arc::default() }
+        NodeClock {
+            truth,
+            state: Mutex::new(state),
+            kill: Arc::default(),
+            watcher: OnceLock::new(),
+        }
+    }
+
+    /// Has a consumer look at its files in each pause of the agent.
+    pub(super) fn shows(&self, consumer: Consumer) {
+        self.watcher.set(consumer).ok();
     }
 
     /// A boot: the monotonic clock starts anew, the wall clock keeps its error.
@@ -150,6 +164,9 @@ impl Clock for NodeClock {
 
     fn sleep(&self, duration: Duration) -> Pending<'_, ()> {
         Box::pin(async move {
+            if let Some(consumer) = self.watcher.get() {
+                consumer.look();
+            }
             self.kill.pass(Place::Pause).await;
             self.truth.advance(SignedDuration::try_from(duration).expect("a pause is short"));
         })

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -38,11 +39,11 @@ pub(super) struct Evidence {
     /// Jobs of systemd, oldest first, since the records were last lost.
     pub(super) acts: Vec<Act>,
     /// When each generation was first seen in force.
-    pub(super) commits: BTreeMap<(String, u64), Timestamp>,
+    pub(super) commits: Arc<BTreeMap<(String, u64), Timestamp>>,
     /// What Vault was asked in the last hour.
-    pub(super) asked: Vec<(Timestamp, Asked)>,
+    pub(super) asked: Arc<Vec<(Timestamp, Asked)>>,
     /// What Vault has signed in the last day: the role and when.
-    pub(super) signed: Vec<(Timestamp, String)>,
+    pub(super) signed: Arc<Vec<(Timestamp, String)>>,
     /// How many signatures of a certificate may be asked for in an hour; more than configured
     /// where records were lost or the clock was stepped.
     pub(super) budget: u32,

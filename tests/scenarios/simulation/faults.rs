@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use jiff::SignedDuration;
+use nodeagent::failpoint::failing::{self, Failing};
 use rig::server::{Fault as Transport, Step};
 use rig::setup::Reply;
 use serde_json::{Value, json};
@@ -16,6 +17,9 @@ use super::world::{Mood, World};
 const LOGIN_ROLE: &str = "auth/aws/role/worker";
 const PKI_ROLE: &str = "pki/roles/kubelet-server";
 const POLICY: &str = "sys/policies/acl/worker";
+
+/// The agent waits for an answer of Vault no longer than this, its default.
+const PATIENCE: SignedDuration = SignedDuration::from_secs(95);
 
 /// The certificates of a worker.
 pub(super) const CERTIFICATES: [&str; 2] = ["kubelet-server", "kubelet-client"];
@@ -32,9 +36,12 @@ pub(super) fn leaves_vault_to_its_administrator(fault: &Fault) -> bool {
             | Fault::Throttled
             | Fault::Html
             | Fault::Cut
+            | Fault::Slow(_)
+            | Fault::TooSlow
             // The administrator's own hand on the node's files.
             | Fault::DiskFull
             | Fault::DiskReadOnly
+            | Fault::DiskFailing(_)
     )
 }
 
@@ -49,6 +56,10 @@ impl World {
             Fault::Throttled => script(throttled()),
             Fault::Html => script(Transport::Html200),
             Fault::Cut => script(Transport::Cut { after_bytes: 60 }),
+            Fault::Slow(seconds) => {
+                script(Transport::Late(SignedDuration::from_secs(seconds.into())));
+            }
+            Fault::TooSlow => script(Transport::TooLate(PATIENCE)),
             Fault::AwsHangs => *lock(&self.mood) = Mood::Hangs,
             Fault::AwsThrottles => *lock(&self.mood) = Mood::Throttles,
             Fault::AwsSlow(seconds) => {
@@ -57,6 +68,10 @@ impl World {
             Fault::Lying(lie) => self.model.lie(Some(lie)),
             Fault::LoginRoleNarrow => {
                 return self.narrow(LOGIN_ROLE, "bound_account_id", json!(["999999999999"])).await;
+            }
+            Fault::ImageUnknown => {
+                let others = json!(["ami-0aaaaaaaaaaaaaaaa"]);
+                return self.narrow(LOGIN_ROLE, "bound_ami_id", others).await;
             }
             Fault::PkiRoleNarrow => {
                 return self.narrow(PKI_ROLE, "allowed_domains", json!(["elsewhere.test"])).await;
@@ -76,6 +91,7 @@ impl World {
             Fault::Drift(ppm) => self.clock.drift(ppm.into()),
             Fault::DiskFull => self.disk.fill(),
             Fault::DiskReadOnly => self.disk.lock().map_err(|error| error.to_string())?,
+            Fault::DiskFailing(failing) => failing::set(failing),
             Fault::Foreign => return Ok(json!(self.plant())),
             Fault::ImdsAway => self.imds.server().stop(),
             Fault::BusAway => self.units.leave(),
@@ -95,14 +111,19 @@ impl World {
         match fault {
             Fault::Away => self.model.server().restart().map_err(text)?,
             Fault::Sealed => self.model.unseal(),
-            Fault::Failing(_) | Fault::Throttled | Fault::Html | Fault::Cut => {
+            Fault::Failing(_)
+            | Fault::Throttled
+            | Fault::Html
+            | Fault::Cut
+            | Fault::Slow(_)
+            | Fault::TooSlow => {
                 self.model.server().script(Vec::new());
             }
             Fault::AwsHangs | Fault::AwsThrottles | Fault::AwsSlow(_) => {
                 *lock(&self.mood) = Mood::Well;
             }
             Fault::Lying(_) => self.model.lie(None),
-            Fault::LoginRoleNarrow => self.widen(LOGIN_ROLE, kept).await?,
+            Fault::LoginRoleNarrow | Fault::ImageUnknown => self.widen(LOGIN_ROLE, kept).await?,
             Fault::PkiRoleNarrow => self.widen(PKI_ROLE, kept).await?,
             Fault::PolicyLost => self.widen(POLICY, kept).await?,
             Fault::IssuerUnknown => {
@@ -115,6 +136,7 @@ impl World {
             }
             Fault::DiskFull => self.disk.free(),
             Fault::DiskReadOnly => self.disk.unlock().map_err(text)?,
+            Fault::DiskFailing(_) => failing::set(Failing::Nothing),
             Fault::Foreign => {
                 if let Some(path) = kept.as_str() {
                     std::fs::remove_dir_all(path).map_err(text)?;
@@ -191,6 +213,7 @@ impl World {
                     self.sign_with(root).await?;
                 }
             }
+            Blow::Replaced => self.replace()?,
             Blow::AuthorityDropped => self.believe_only_the_signing_one(),
             Blow::Restart | Blow::KillAt(_) | Blow::Reboot | Blow::TokenRevoked => {}
         }

@@ -217,7 +217,7 @@ fn rotation_is_as_rare_as_planned(evidence: &Evidence) -> Result<(), String> {
 fn the_issue_budget_is_kept(evidence: &Evidence) -> Result<(), String> {
     let hour = SignedDuration::from_hours(1);
     let mut signs: BTreeMap<&str, u32> = BTreeMap::new();
-    for (at, role) in &evidence.signed {
+    for (at, role) in evidence.signed.iter() {
         *signs.entry(role).or_default() += u32::from(evidence.now.duration_since(*at) < hour);
     }
     match signs.iter().find(|(_, count)| **count > evidence.budget) {

@@ -1,9 +1,9 @@
 //! What the simulation remembers of a node, and how it becomes [`Evidence`].
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -15,15 +15,16 @@ use nodeagent::status::{Status, text};
 
 use super::evidence::{self, Asked, Certificate, Evidence, Expected, Found, Usage};
 use super::faults::CERTIFICATES;
+use super::marks::{Marks, Memo};
 use super::schedule::Fault;
 use super::weather::Weather;
-use super::world::{PUBLISHED, SURVIVE, World};
+use super::world::{Published, SURVIVE, World};
 
 /// The shipped default, which the nodes have.
 const ISSUES_PER_HOUR: u32 = 6;
 
 /// Screen and tree are searched for secrets at every so many looks; log, status and records at
-/// each.
+/// each that finds them changed, or knows another secret.
 const SEARCH_EVERY: u64 = 32;
 
 /// So many secrets are searched for: the token, the nonce, the keys, and those just before.
@@ -48,14 +49,21 @@ pub(super) struct Ledger {
     starts: Vec<Timestamp>,
     excuses: Vec<Timestamp>,
     bad_since: BTreeMap<&'static str, Timestamp>,
-    commits: BTreeMap<(String, u64), Timestamp>,
-    asked: Vec<(Timestamp, Asked)>,
-    pub(super) signed: Vec<(Timestamp, String)>,
+    commits: Arc<BTreeMap<(String, u64), Timestamp>>,
+    asked: Arc<Vec<(Timestamp, Asked)>>,
+    pub(super) signed: Arc<Vec<(Timestamp, String)>>,
     forgiven_acts: usize,
     nonce: Option<String>,
     /// The newest last; old ones were searched for while they were new.
     secrets: VecDeque<String>,
-    seen: BTreeMap<&'static str, (u64, Found)>,
+    /// How many secrets were learnt.
+    learnt: usize,
+    /// What is published, and what lies about, verified anew only where a file has changed.
+    seen: BTreeMap<&'static str, Memo<Found>>,
+    nonce_seen: Memo<Option<String>>,
+    archived: Memo<usize>,
+    /// Status and records were searched for secrets, so many of them.
+    searched: Memo<usize>,
     looks: u64,
     pub(super) issued: u64,
 }
@@ -76,21 +84,33 @@ impl Ledger {
         self.forgiven_acts = world.units.count();
     }
 
+    /// Another machine: nothing that was known of the former one is held against it.
+    pub(super) fn replaced(&mut self, world: &World) {
+        self.forgive_acts(world);
+        self.excuse_the_budget(world.now());
+        self.torn.clear();
+        self.bad_since.clear();
+        self.commits = Arc::default();
+        self.nonce = None;
+    }
+
     /// Everything that can be seen now.
     pub(super) fn observe(
         &mut self,
         world: &World,
         agent: &Agent,
         node: &Node,
-        status: Option<&Status>,
+        (published, status): (Published, Option<Status>),
     ) -> Evidence {
         let now = world.now();
         self.looks += 1;
         self.take_requests(world);
         self.learn_secrets(world, node);
+        let numbered = published.iter().map(Marks::numbered).max();
         let certificates = CERTIFICATES
-            .map(|name| (name, self.certificate(world, agent, name)))
             .into_iter()
+            .zip(published)
+            .map(|(name, marks)| (name, self.certificate(world, agent, name, marks)))
             .collect();
         for times in [&mut self.starts, &mut self.excuses, &mut self.effects] {
             times.retain(|at| now.duration_since(*at) < HOUR);
@@ -111,26 +131,27 @@ impl Ledger {
             budget: ISSUES_PER_HOUR * (1 + excuses),
             starts: self.starts.len(),
             effects: self.effects.len(),
-            shown: self.shown(world, status),
+            shown: self.shown(world, status.as_ref()),
             secrets: self.secrets.iter().cloned().collect(),
-            status: status.cloned(),
+            status,
             asked_again: std::mem::take(&mut self.asked_again),
             effect: self.effect.take(),
-            nonces: (self.nonce.clone(), nonce(world)),
-            leftovers: leftovers(world),
+            nonces: (self.nonce.clone(), self.nonce_of(world)),
+            leftovers: (numbered.unwrap_or(0), self.archived(world)),
         }
     }
 
     fn take_requests(&mut self, world: &World) {
         let now = world.now();
         let server = world.model.server();
-        for entry in server.requests() {
-            let asked = match entry.path.strip_prefix("/v1/pki/sign/") {
+        let (asked, signed) = (Arc::make_mut(&mut self.asked), Arc::make_mut(&mut self.signed));
+        for entry in server.take_requests() {
+            let kind = match entry.path.strip_prefix("/v1/pki/sign/") {
                 _ if entry.status == Some(503) => Asked::Refused,
                 Some(role) => {
                     let page = self.weather.fault == Some(Fault::Html);
                     if entry.status == Some(200) && !page {
-                        self.signed.push((entry.at, role.to_owned()));
+                        signed.push((entry.at, role.to_owned()));
                         self.issued += 1;
                     }
                     Asked::Sign
@@ -138,11 +159,10 @@ impl Ledger {
                 None if entry.path.ends_with("/login") => Asked::Login,
                 None => Asked::Other,
             };
-            self.asked.push((entry.at, asked));
+            asked.push((entry.at, kind));
         }
-        server.clear_log();
-        self.asked.retain(|(at, _)| now.duration_since(*at) < HOUR);
-        self.signed.retain(|(at, _)| now.duration_since(*at) < HOUR * 24);
+        asked.retain(|(at, _)| now.duration_since(*at) < HOUR);
+        signed.retain(|(at, _)| now.duration_since(*at) < HOUR * 24);
     }
 
     fn learn_secrets(&mut self, world: &World, node: &Node) {
@@ -150,7 +170,7 @@ impl Ledger {
             self.learn(session.token.expose().to_owned());
         }
         if self.nonce.is_none() {
-            self.nonce = nonce(world);
+            self.nonce = self.nonce_of(world);
         }
         if let Some(nonce) = self.nonce.clone() {
             self.learn(nonce);
@@ -159,15 +179,22 @@ impl Ledger {
 
     fn learn(&mut self, secret: String) {
         if !self.secrets.contains(&secret) {
+            self.learnt += 1;
             self.secrets.push_back(secret);
             let excess = self.secrets.len().saturating_sub(SECRETS);
             self.secrets.drain(..excess);
         }
     }
 
-    fn certificate(&mut self, world: &World, agent: &Agent, name: &'static str) -> Certificate {
+    fn certificate(
+        &mut self,
+        world: &World,
+        agent: &Agent,
+        name: &'static str,
+        marks: Marks,
+    ) -> Certificate {
         let now = world.now();
-        let found = self.found(world, name);
+        let found = self.found(world, name, marks);
         let sound = match &found {
             Found::Leaf(leaf) => leaf.fits.is_ok() && leaf.trusted.is_ok(),
             Found::Nothing(_) => false,
@@ -179,7 +206,10 @@ impl Ledger {
             self.bad_since.entry(name).or_insert(now);
         }
         if let Found::Leaf(leaf) = &found {
-            self.commits.entry((name.to_owned(), leaf.generation)).or_insert(now);
+            let commit = (name.to_owned(), leaf.generation);
+            if !self.commits.contains_key(&commit) {
+                Arc::make_mut(&mut self.commits).insert(commit, now);
+            }
         }
         let rolled_back = agent.records().certificate(name).rolled_back;
         let rests_until = match (&found, rolled_back) {
@@ -200,7 +230,7 @@ impl Ledger {
     /// Whether a consumer may start: every certificate fits and is valid by the node's clock.
     pub(super) fn gate_is_open(&mut self, world: &World) -> bool {
         let now = world.clock.now();
-        CERTIFICATES.iter().all(|name| match self.found(world, name) {
+        CERTIFICATES.iter().all(|name| match self.found(world, name, world.published(name)) {
             Found::Leaf(leaf) => {
                 leaf.fits.is_ok() && leaf.not_before <= now && now < leaf.not_after
             }
@@ -208,37 +238,56 @@ impl Ledger {
         })
     }
 
-    /// What is published; verified anew only where a byte of it has changed.
-    fn found(&mut self, world: &World, name: &'static str) -> Found {
+    /// The world has changed files, perhaps faster than the kernel counts.
+    pub(super) fn forget_marks(&mut self) {
+        self.seen.values_mut().for_each(Memo::forget);
+        self.nonce_seen.forget();
+        self.archived.forget();
+        self.searched.forget();
+    }
+
+    /// What is published; verified anew only where a file of it has changed.
+    fn found(&mut self, world: &World, name: &'static str, marks: Marks) -> Found {
+        if let Some(found) = self.seen.entry(name).or_default().get(&marks) {
+            return found;
+        }
         let current = world.current(name);
-        let mut hash = DefaultHasher::new();
-        std::fs::read_link(&current).ok().hash(&mut hash);
-        for file in ["cert.pem", "key.pem", "ca.pem", "pair.pem"] {
-            std::fs::read(current.join(file)).ok().hash(&mut hash);
-        }
-        let hash = hash.finish();
-        if let Some((_, found)) = self.seen.get(name).filter(|(seen, _)| *seen == hash) {
-            return found.clone();
-        }
         let key = std::fs::read_to_string(current.join("key.pem")).unwrap_or_default();
         if let Some(line) = key.lines().nth(1).filter(|line| line.len() > 20) {
             self.learn(line.to_owned());
         }
         let found = evidence::found(&current, &expected(world, name));
-        self.seen.insert(name, (hash, found.clone()));
-        found
+        self.seen.entry(name).or_default().keep(marks, found)
+    }
+
+    /// The nonce on disk.
+    fn nonce_of(&mut self, world: &World) -> Option<String> {
+        let path = world.path(&format!("var/lib/nodeagent/nonce/aws/{}", world.instance));
+        let marks = Marks::of(&[&path]);
+        let read = || std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
+        self.nonce_seen.get(&marks).unwrap_or_else(|| self.nonce_seen.keep(marks, read()))
+    }
+
+    /// The most generations that the archive keeps of a certificate.
+    fn archived(&mut self, world: &World) -> usize {
+        let dirs = CERTIFICATES.map(|name| world.path("var/lib/nodeagent/archive").join(name));
+        let marks = Marks::of(&[&dirs[0], &dirs[1]]);
+        let most = || dirs.iter().map(|dir| Marks::tree(dir).numbered()).max().unwrap_or(0);
+        self.archived.get(&marks).unwrap_or_else(|| self.archived.keep(marks, most()))
     }
 
     fn shown(&mut self, world: &World, status: Option<&Status>) -> Vec<(String, String)> {
-        let read = |path: &str| {
-            let bytes = std::fs::read(world.path(path)).unwrap_or_default();
-            (path.to_owned(), String::from_utf8_lossy(&bytes).into_owned())
-        };
-        let mut shown = vec![
-            ("the log".to_owned(), std::mem::take(&mut self.log)),
-            read("run/nodeagent/status.json"),
-            read("var/lib/nodeagent/records.json"),
-        ];
+        let mut shown = vec![("the log".to_owned(), std::mem::take(&mut self.log))];
+        let files = ["run/nodeagent/status.json", "var/lib/nodeagent/records.json"];
+        let paths = files.map(|file| world.path(file));
+        let marks = Marks::of(&[&paths[0], &paths[1]]);
+        if self.searched.get(&marks) != Some(self.learnt) {
+            for (file, path) in files.into_iter().zip(paths) {
+                let bytes = std::fs::read(path).unwrap_or_default();
+                shown.push((file.to_owned(), String::from_utf8_lossy(&bytes).into_owned()));
+            }
+            self.searched.keep(marks, self.learnt);
+        }
         if self.looks.is_multiple_of(SEARCH_EVERY) {
             let screen = status.map(|status| text::screen(status, world.now()));
             shown.push(("the screen".to_owned(), screen.unwrap_or_default()));
@@ -262,26 +311,6 @@ fn expected<'a>(world: &'a World, name: &str) -> Expected<'a> {
     }
     let common_name = format!("system:node:{}", world.instance);
     Expected { roots: &world.authorities.ever, common_name, dns, ips, server }
-}
-
-/// The nonce on disk.
-fn nonce(world: &World) -> Option<String> {
-    let path = format!("var/lib/nodeagent/nonce/aws/{}", world.instance);
-    std::fs::read_to_string(world.path(&path)).ok().map(|text| text.trim().to_owned())
-}
-
-fn leftovers(world: &World) -> (usize, usize) {
-    let most = |top: &str| {
-        let count = |name: &str| {
-            let entries = std::fs::read_dir(world.path(top).join(name)).into_iter().flatten();
-            let numbered = entries.flatten().filter(|entry| {
-                entry.file_name().to_string_lossy().trim_start_matches('.').starts_with('0')
-            });
-            numbered.count()
-        };
-        CERTIFICATES.iter().map(|name| count(name)).max().unwrap_or(0)
-    };
-    (most(PUBLISHED), most("var/lib/nodeagent/archive"))
 }
 
 /// Files that everyone may read, below a directory.

@@ -4,13 +4,16 @@
 
 mod fate;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use nodeagent::agent::{self, Agent};
+use nodeagent::attest::Identity;
+use nodeagent::duty::facts::{CertFact, Held};
 use nodeagent::duty::{self, DutyId, Facts, Records, Why};
+use nodeagent::failpoint::failing::Failing;
 use nodeagent::node::{Node, Standing};
 use nodeagent::status;
 use serde_json::Value;
@@ -18,10 +21,11 @@ use serde_json::Value;
 use super::clock::lock;
 use super::invariants;
 use super::ledger::Ledger;
+use super::marks::Marks;
 use super::random::{Random, derived};
 use super::schedule::{Blow, Change, Fault};
 use super::weather::recovery_from;
-use super::world::World;
+use super::world::{Published, World};
 
 /// The clock never jumps further, so that what only time changes is seen.
 const JUMP: SignedDuration = SignedDuration::from_hours(6);
@@ -33,7 +37,13 @@ const LITTLE: SignedDuration = SignedDuration::from_mins(40);
 const PUBLISH_EVERY: u64 = 8;
 
 /// How often it is tried whether a look asks for the one effect that is under way.
-const LOOKS_AGAIN: f64 = 0.1;
+const LOOKS_AGAIN: f64 = 0.03;
+
+/// The same where there are more.
+const LOOKS_AGAIN_AT_MANY: f64 = 0.3;
+
+/// At every so many looks it is tried whether what is known of unchanged files is what they hold.
+const LOOKS_ALL_THE_SAME: u64 = 32;
 
 /// A broken invariant.
 #[derive(Clone, Debug)]
@@ -58,6 +68,15 @@ pub(super) struct Outcome {
 /// Lines of log as the agent writes them.
 pub(super) type Log = Arc<Mutex<Vec<u8>>>;
 
+/// Sound certificates as a look saw them; another look sees the same for as long as these files do
+/// not change.
+struct Known {
+    files: (Published, Marks),
+    /// For whom they were looked at.
+    identity: Option<Identity>,
+    held: BTreeMap<String, Held>,
+}
+
 /// A life in progress.
 pub(super) struct Life {
     pub(super) world: World,
@@ -73,6 +92,9 @@ pub(super) struct Life {
     accessors: u64,
     /// What the look after the last effect saw.
     seen: Option<Facts>,
+    /// What the last look saw of the certificates, and of which files.
+    known: Option<Known>,
+    looks: u64,
     /// When the invariants were checked last, unless something has happened since.
     checked: Option<Timestamp>,
     checks: u64,
@@ -101,6 +123,8 @@ impl Life {
             story: VecDeque::new(),
             accessors: 0,
             seen: None,
+            known: None,
+            looks: 0,
             checked: None,
             checks: 0,
             outcome: Outcome::default(),
@@ -164,7 +188,8 @@ impl Life {
                 Err(error) => self.agent().settle(&id, Err(error)),
             }
         }
-        if begun.len() > 1 || self.random.chance(LOOKS_AGAIN) {
+        let chance = if begun.len() > 1 { LOOKS_AGAIN_AT_MANY } else { LOOKS_AGAIN };
+        if self.random.chance(chance) {
             self.look_again(&begun).await;
         }
         self.random.shuffle(&mut begun);
@@ -181,9 +206,46 @@ impl Life {
 
     /// A look of the agent, and every invariant held against it.
     async fn look(&mut self) -> Facts {
-        let (facts, _) = self.agent().look().await;
-        self.check(&facts);
+        let files = self.world.looked_at();
+        let facts = self.facts(&files).await;
+        self.check(&facts, files.0);
         facts
+    }
+
+    /// What the agent sees. What it would read and verify again though no file has changed is
+    /// taken from the last look; but now and then it looks all the same, and has to see that.
+    async fn facts(&mut self, files: &(Published, Marks)) -> Facts {
+        self.looks += 1;
+        let mut facts = Facts::known(&self.node);
+        let identity = facts.identity.clone();
+        let known = self.known.take();
+        let known = known.filter(|known| known.files == *files && known.identity == identity);
+        let failing = matches!(self.ledger.weather.fault, Some(Fault::DiskFailing(_)));
+        let known = known.filter(|_| !failing);
+        if let Some(known) = known {
+            let held =
+                |(name, held): (&String, &Held)| (name.clone(), CertFact::Held(held.clone()));
+            facts.certificates = known.held.iter().map(held).collect();
+            if self.looks.is_multiple_of(LOOKS_ALL_THE_SAME) {
+                let (looked, _) = self.agent().look().await;
+                let (seen, kept) = (&looked.certificates, &facts.certificates);
+                assert_eq!(format!("{seen:?}"), format!("{kept:?}"), "a change went unnoticed");
+            }
+            self.known = Some(known);
+            return facts;
+        }
+        let (facts, _) = self.agent().look().await;
+        let held = |(name, fact): (&String, &CertFact)| Some((name.clone(), fact.held()?.clone()));
+        let held: BTreeMap<_, _> = facts.certificates.iter().filter_map(held).collect();
+        let whole = held.len() == facts.certificates.len();
+        self.known = (whole && !failing).then_some(Known { files: files.clone(), identity, held });
+        facts
+    }
+
+    /// Somebody else than the agent has changed something.
+    pub(super) fn touched(&mut self) {
+        (self.seen, self.checked, self.known) = (None, None, None);
+        self.ledger.forget_marks();
     }
 
     /// Whether a look would see the same though time has passed: not long, nothing that time
@@ -191,7 +253,9 @@ impl Life {
     fn is_seen_still(&self, facts: &Facts) -> bool {
         let lately = self.checked.is_some_and(|at| at.duration_until(self.world.now()) < LITTLE);
         let held = facts.certificates.values().all(|fact| fact.held().is_some());
-        lately && held && !matches!(self.ledger.weather.fault, Some(Fault::Drift(_)))
+        let changes = [Fault::Drift(0), Fault::DiskFailing(Failing::Nothing)];
+        let fault = self.ledger.weather.fault.as_ref().map(std::mem::discriminant);
+        lately && held && !changes.iter().any(|it| fault == Some(std::mem::discriminant(it)))
     }
 
     /// While effects are under way, a look asks for none of them, nor for an act beside an issue.
@@ -248,7 +312,7 @@ impl Life {
     /// Starts the agent as a new process.
     fn start(&mut self) -> Result<(), String> {
         self.agent = None;
-        (self.seen, self.checked) = (None, None);
+        self.touched();
         self.outcome.starts += 1;
         self.ledger.started(self.world.now());
         self.node = self.world.node(derived(self.seed, 1000 + self.outcome.starts))?;
@@ -274,7 +338,7 @@ impl Life {
     }
 
     /// Publishes the status and holds every invariant against what can be seen.
-    fn check(&mut self, facts: &Facts) {
+    fn check(&mut self, facts: &Facts, published: Published) {
         self.world.consumer.look();
         self.take_log();
         let Some(agent) = &self.agent else { return };
@@ -285,17 +349,20 @@ impl Life {
             // On a full disk the old status stays, and its age tells.
             status::store(&self.node.root, &shown).ok();
         }
-        let evidence = self.ledger.observe(&self.world, agent, &self.node, Some(&shown));
+        let evidence =
+            self.ledger.observe(&self.world, agent, &self.node, (published, Some(shown)));
+        if !self.outcome.broken.is_empty() {
+            return;
+        }
+        // All that are broken at this instant: what comes after may follow from it.
         for (invariant, holds) in invariants::ALL {
-            if self.outcome.broken.is_empty()
-                && let Err(text) = holds(&evidence)
-            {
-                let problems = serde_json::to_string(&shown.problems).unwrap_or_default();
-                let text = format!("{text}\n    problems: {problems}");
-                let story = self.story.iter().cloned().collect();
-                let at = self.world.now();
-                self.outcome.broken.push(Broken { invariant, at, text, story });
-            }
+            let Err(text) = holds(&evidence) else { continue };
+            let problems = evidence.status.as_ref().map(|status| &status.problems);
+            let problems = serde_json::to_string(&problems).unwrap_or_default();
+            let text = format!("{text}\n    problems: {problems}");
+            let story = self.story.iter().cloned().collect();
+            let at = self.world.now();
+            self.outcome.broken.push(Broken { invariant, at, text, story });
         }
     }
 

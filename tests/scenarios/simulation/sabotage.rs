@@ -31,6 +31,7 @@ fn broken_by(kind: Kind, sabotage: impl AsyncFn(&mut World)) -> Option<&'static 
         let mut life = Life::new(world, Vec::new(), 7, Log::default())?;
         life.live(birth + DAY * 2).await?;
         sabotage(&mut life.world).await;
+        life.touched();
         let tampered = life.world.now();
         life.live(tampered + DAY).await?;
         Ok::<_, String>((tampered, life.outcome()))

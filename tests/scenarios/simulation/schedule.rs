@@ -2,6 +2,7 @@
 //! the seed before the life begins.
 
 use jiff::{SignedDuration, Timestamp};
+use nodeagent::failpoint::failing::Failing;
 use rig::vault::Lie;
 
 use super::clock::Place;
@@ -29,10 +30,16 @@ pub(super) enum Fault {
     AwsThrottles,
     /// AWS behind Vault answers so many seconds late.
     AwsSlow(u16),
+    /// Vault answers everything so many seconds late.
+    Slow(u16),
+    /// Vault does what it is asked when the agent has given up waiting.
+    TooSlow,
     /// Vault signs what was not asked for.
     Lying(Lie),
     /// The login role is for other accounts.
     LoginRoleNarrow,
+    /// The login role is for another image than the node's.
+    ImageUnknown,
     /// The PKI role is for other names.
     PkiRoleNarrow,
     /// The policy allows nothing.
@@ -47,6 +54,8 @@ pub(super) enum Fault {
     DiskFull,
     /// The disk is read-only.
     DiskReadOnly,
+    /// The disk fails: EIO.
+    DiskFailing(Failing),
     /// Something that the agent did not write is in the place of `current`.
     Foreign,
     /// The metadata service does not answer.
@@ -68,6 +77,8 @@ pub(super) enum Blow {
     KillAt(Place),
     /// The machine boots: /run is gone, the consumer starts again.
     Reboot,
+    /// The machine is replaced by one of a newer image: another instance, an empty disk.
+    Replaced,
     /// The administrator deletes the access-list entry.
     EntryDeleted,
     /// The administrator revokes the token.
@@ -144,6 +155,7 @@ fn lasting(random: &mut Random, from: Timestamp, until: Timestamp, plan: &mut Pl
 fn fault(random: &mut Random) -> (Fault, SignedDuration) {
     let lies = [Lie::WrongName, Lie::OtherKey, Lie::OtherIssuer, Lie::Expired, Lie::NoUsage];
     let starts = [Start::Late, Start::Fails, Start::Fails, Start::Hangs];
+    let failing = [Failing::Reads, Failing::Changes, Failing::OneIn(5), Failing::OneIn(40)];
     let hour = random.pick(&[3600, -3600, 90, -90, 20, -20, 86_400]);
     let (shortest, longest, fault) = random.weighted(&[
         (16, (2.0 * MINUTE, 12.0 * HOUR, Fault::Away)),
@@ -157,8 +169,11 @@ fn fault(random: &mut Random) -> (Fault, SignedDuration) {
         (4, (MINUTE, 8.0 * HOUR, Fault::AwsHangs)),
         (4, (MINUTE, 8.0 * HOUR, Fault::AwsThrottles)),
         (4, (MINUTE, 8.0 * HOUR, Fault::AwsSlow(40))),
+        (4, (MINUTE, 8.0 * HOUR, Fault::Slow(20))),
+        (4, (MINUTE, 8.0 * HOUR, Fault::TooSlow)),
         (8, (HOUR, 1.5 * DAY, Fault::Lying(Lie::WrongName))),
         (4, (10.0 * MINUTE, 1.5 * DAY, Fault::LoginRoleNarrow)),
+        (3, (10.0 * MINUTE, 1.5 * DAY, Fault::ImageUnknown)),
         (4, (HOUR, 1.5 * DAY, Fault::PkiRoleNarrow)),
         (4, (10.0 * MINUTE, 1.5 * DAY, Fault::PolicyLost)),
         (4, (HOUR, 1.5 * DAY, Fault::IssuerUnknown)),
@@ -166,6 +181,7 @@ fn fault(random: &mut Random) -> (Fault, SignedDuration) {
         (2, (DAY, 1.5 * DAY, Fault::Drift(350))),
         (6, (5.0 * MINUTE, 1.5 * DAY, Fault::DiskFull)),
         (6, (5.0 * MINUTE, 1.5 * DAY, Fault::DiskReadOnly)),
+        (8, (5.0 * MINUTE, 1.0 * DAY, Fault::DiskFailing(Failing::Reads))),
         (4, (HOUR, 1.5 * DAY, Fault::Foreign)),
         (4, (MINUTE, 8.0 * HOUR, Fault::ImdsAway)),
         (4, (HOUR, 1.0 * DAY, Fault::BusAway)),
@@ -175,6 +191,7 @@ fn fault(random: &mut Random) -> (Fault, SignedDuration) {
     let fault = match fault {
         Fault::Lying(_) => Fault::Lying(random.pick(&lies)),
         Fault::Consumer(_) => Fault::Consumer(random.pick(&starts)),
+        Fault::DiskFailing(_) => Fault::DiskFailing(random.pick(&failing)),
         Fault::Drift(ppm) => Fault::Drift(random.pick(&[ppm, -ppm])),
         other => other,
     };
@@ -196,6 +213,7 @@ fn blows(random: &mut Random, from: Timestamp, until: Timestamp, plan: &mut Plan
             (2, Blow::Unlinked),
             (2, Blow::LinkLost),
             (1, Blow::RecordsTorn),
+            (1, Blow::Replaced),
         ]);
         plan.push((at, Change::Blow(blow)));
         at = at + SignedDuration::from_secs(1) + random.wait(QUIET);

@@ -82,15 +82,19 @@ pub(super) fn recovery(fault: &Fault) -> SignedDuration {
         | Fault::AwsHangs
         | Fault::AwsThrottles
         | Fault::AwsSlow(_)
+        | Fault::Slow(_)
+        | Fault::TooSlow
         | Fault::Throttled
         | Fault::ImdsAway
         | Fault::DiskFull
         | Fault::DiskReadOnly
+        | Fault::DiskFailing(_)
         | Fault::Stopped
         | Fault::ClockStep(_)
         | Fault::Drift(_) => AFTER_ABSENCE,
         Fault::Lying(_)
         | Fault::LoginRoleNarrow
+        | Fault::ImageUnknown
         | Fault::PkiRoleNarrow
         | Fault::PolicyLost
         | Fault::IssuerUnknown

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use jiff::{SignedDuration, Timestamp};
 use nodeagent::attest::{self, Options};
 use nodeagent::config;
+use nodeagent::failpoint::failing::{self, Failing};
 use nodeagent::host::clock::Clock;
 use nodeagent::host::files::Root;
 use nodeagent::node::{Node, SessionCell};
@@ -24,6 +25,8 @@ use serde_json::json;
 use super::clock::{NodeClock, lock};
 use super::consumer::{Consumer, Habit};
 use super::disk::Disk;
+use super::faults::CERTIFICATES;
+use super::marks::Marks;
 use super::random::Random;
 use super::units::Recorder;
 
@@ -48,6 +51,9 @@ pub(super) enum Mood {
     /// It wants fewer requests; Vault has asked four times by then, in 5 s.
     Throttles,
 }
+
+/// The marks of what is published of each certificate.
+pub(super) type Published = [Marks; CERTIFICATES.len()];
 
 /// What a node is, drawn from its seed.
 #[derive(Clone, Debug)]
@@ -82,6 +88,8 @@ pub(super) struct World {
     pub(super) aws: Arc<Aws>,
     pub(super) imds: Imds,
     pub(super) instance: String,
+    /// How many images it has had before.
+    images: u64,
     pub(super) model: Model,
     pub(super) admin: Admin,
     pub(super) disk: Disk,
@@ -107,6 +115,8 @@ pub(super) struct Authorities {
 
 impl World {
     pub(super) async fn new(kind: Kind, disk: Disk, start: Timestamp) -> Result<World, String> {
+        // A life before on this thread may have ended while its disk was failing.
+        failing::set(Failing::Nothing);
         let text = |error: std::io::Error| error.to_string();
         let truth = ModelClock::manual(start);
         let clock = Arc::new(NodeClock::new(truth.clone()));
@@ -131,6 +141,7 @@ impl World {
         let published = disk.path().join(PUBLISHED);
         let served = published.join("kubelet-server/current");
         let consumer = Consumer::new(&served, kind.habit).await.map_err(text)?;
+        clock.shows(consumer.clone());
         let units = Recorder::new(truth.clone(), clock.clone(), consumer.clone(), published);
         let root = configured.roots["pki"].clone();
         let admin = model.handle().admin();
@@ -140,6 +151,7 @@ impl World {
             aws,
             imds,
             instance,
+            images: 0,
             model,
             admin,
             disk,
@@ -153,6 +165,25 @@ impl World {
         world.believe(root);
         world.configure().map_err(text)?;
         Ok(world)
+    }
+
+    /// The machine is terminated, and another one of a newer image takes its place: nothing that
+    /// it had on disk or in memory is there, and Vault has never heard of it.
+    pub(super) fn replace(&mut self) -> Result<(), String> {
+        let text = |error: std::io::Error| error.to_string();
+        self.consumer.stop();
+        self.aws.terminate(&self.instance);
+        self.images += 1;
+        let image_id = format!("ami-{:017x}", self.images);
+        let launch = LaunchSpec { image_id, ..LaunchSpec::profile("worker") };
+        self.instance = self.aws.launch(launch);
+        self.imds = self.aws.imds_here(&self.instance).map_err(text)?;
+        for entry in std::fs::read_dir(self.disk.path()).map_err(text)?.flatten() {
+            std::fs::remove_dir_all(entry.path()).map_err(text)?;
+        }
+        self.clock.boot();
+        self.write_bundle();
+        self.configure().map_err(text)
     }
 
     /// The files that the node is installed with.
@@ -217,6 +248,18 @@ impl World {
     /// The directory of the generation in force of a certificate.
     pub(super) fn current(&self, certificate: &str) -> PathBuf {
         self.path(PUBLISHED).join(certificate).join("current")
+    }
+
+    /// What tells whether anything that is published of a certificate has changed.
+    pub(super) fn published(&self, certificate: &str) -> Marks {
+        Marks::tree(&self.path(PUBLISHED).join(certificate))
+    }
+
+    /// What tells whether anything has changed that the agent looks at on disk: what is published
+    /// of each certificate, and the rest.
+    pub(super) fn looked_at(&self) -> (Published, Marks) {
+        let rest = Marks::of(&[&self.path(BUNDLE), &self.path(PUBLISHED)]);
+        (CERTIFICATES.map(|name| self.published(name)), rest)
     }
 
     pub(super) fn now(&self) -> Timestamp {

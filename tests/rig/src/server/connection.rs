@@ -130,6 +130,16 @@ impl Connection {
                 tokio::time::sleep(delay).await;
                 Some((self.shared.handler)(request).await)
             }
+            Some(Fault::Late(by)) => {
+                self.shared.clock.advance(by);
+                Some((self.shared.handler)(request).await)
+            }
+            Some(Fault::TooLate(by)) => {
+                self.shared.clock.advance(by);
+                drop((self.shared.handler)(request).await);
+                self.wreck(Wreck::Cut(0));
+                None
+            }
             Some(Fault::Hang) => std::future::pending().await,
             Some(Fault::Close) => {
                 self.wreck(Wreck::Cut(0));

@@ -3,11 +3,17 @@
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
+
 /// What goes wrong with one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The handler is asked only after this long.
     Delay(Duration),
+    /// The handler is asked so late by the model's clock, which moves; no real time passes.
+    Late(SignedDuration),
+    /// The same, and whoever asked has given up by then: the answer is lost.
+    TooLate(SignedDuration),
     /// Nothing is answered, the connection stays open.
     Hang,
     /// The connection is closed without an answer; the handler was not asked.

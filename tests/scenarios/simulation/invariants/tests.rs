@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nodeagent::duty::DutyId;
@@ -39,9 +40,9 @@ fn well() -> Evidence {
         served: Some("0a".into()),
         mismatches: Vec::new(),
         acts: vec![act(now() - HOUR * 14, 6), act(now() - HOUR * 2, 7)],
-        commits: BTreeMap::from(commits),
-        asked: vec![(now(), Asked::Login), (now(), Asked::Sign), (now(), Asked::Other)],
-        signed: vec![(now() - HOUR * 2, "kubelet-server".into())],
+        commits: Arc::new(BTreeMap::from(commits)),
+        asked: Arc::new([Asked::Login, Asked::Sign, Asked::Other].map(|it| (now(), it)).into()),
+        signed: Arc::new(vec![(now() - HOUR * 2, "kubelet-server".into())]),
         budget: 6,
         starts: 1,
         effects: 3,
@@ -203,8 +204,8 @@ fn a_second_act_is_caught() {
 fn an_act_without_a_commit_is_caught() {
     catches(no_act_before_a_commit, |evidence| {
         let before = now() - HOUR * 20;
-        evidence.commits.insert(("kubelet-server".into(), 5), before);
-        evidence.commits.insert(("kubelet-client".into(), 5), before);
+        Arc::make_mut(&mut evidence.commits).insert(("kubelet-server".into(), 5), before);
+        Arc::make_mut(&mut evidence.commits).insert(("kubelet-client".into(), 5), before);
         evidence.acts.push(act(now(), 5));
     });
 }
@@ -212,7 +213,7 @@ fn an_act_without_a_commit_is_caught() {
 #[test]
 fn a_storm_is_caught() {
     let many = |asked: Asked| {
-        move |evidence: &mut Evidence| evidence.asked = vec![(now(), asked.clone()); 400]
+        move |evidence: &mut Evidence| evidence.asked = Arc::new(vec![(now(), asked.clone()); 400])
     };
     catches(no_request_storm, many(Asked::Login));
     catches(no_request_storm, many(Asked::Other));
@@ -223,9 +224,12 @@ fn a_storm_is_caught() {
 #[test]
 fn one_issue_too_many_is_caught() {
     let role = || "kubelet-server".to_owned();
-    catches(the_issue_budget_is_kept, |evidence| evidence.signed = vec![(now(), role()); 7]);
+    catches(the_issue_budget_is_kept, |evidence| {
+        evidence.signed = Arc::new(vec![(now(), role()); 7])
+    });
     catches(rotation_is_as_rare_as_planned, |evidence| {
-        evidence.signed = (0..5).map(|hours| (now() - HOUR * hours, role())).collect();
+        let signed = (0..5).map(|hours| (now() - HOUR * hours, role()));
+        evidence.signed = Arc::new(signed.collect());
     });
 }
 

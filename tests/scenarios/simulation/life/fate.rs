@@ -21,7 +21,7 @@ impl Life {
                 continue;
             }
             self.tell(format!("{change:?}"));
-            (self.seen, self.checked) = (None, None);
+            self.touched();
             match change {
                 Change::Begin(fault) => self.begin(fault).await?,
                 Change::End(fault) => self.end(fault).await?,
@@ -44,11 +44,14 @@ impl Life {
                     | Blow::AuthorityChanged
                     | Blow::AuthorityDropped
                     | Blow::RecordsTorn
+                    | Blow::Replaced
                     | Blow::Reboot
             )
         );
         of_administrator && !leaves_vault_to_its_administrator(fault)
             || matches!(fault, Fault::Stopped) && matches!(change, Change::Blow(_))
+            // What is wrong with a machine would be wrong with its successor.
+            || change == Change::Blow(Blow::Replaced)
     }
 
     fn postpone(&mut self, change: Change) {
@@ -96,6 +99,10 @@ impl Life {
             Blow::Restart => self.start()?,
             Blow::KillAt(place) => self.world.clock.kill.arm(Some(place)),
             Blow::Reboot => self.boot()?,
+            Blow::Replaced => {
+                self.ledger.replaced(&self.world);
+                self.start()?;
+            }
             Blow::TokenRevoked => self.revoke().await?,
             Blow::Torn | Blow::Unlinked | Blow::LinkLost => self.ledger.torn.extend(CERTIFICATES),
             Blow::RecordsTorn => {
