@@ -6,6 +6,7 @@ mod first_cert;
 mod fleet;
 mod footprint;
 mod handover;
+mod mutations;
 mod recover;
 mod simulation;
 mod soak;
@@ -16,8 +17,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// What can be measured.
-const NAMES: &str =
-    "first-cert footprint swap vault-agent bootstrap handover recover simulation fleet soak";
+const NAMES: &str = "first-cert footprint swap vault-agent bootstrap handover recover simulation \
+    mutations fleet soak";
 
 /// The program under measurement: the static release, which `tests/bench` builds.
 fn program() -> Result<PathBuf, String> {
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         (Some("fleet"), Ok(_)) => fleet::run(),
         (Some("footprint"), Ok(runtime)) => runtime.block_on(footprint::run()),
         (Some("handover"), Ok(runtime)) => runtime.block_on(handover::run()),
+        (Some("mutations"), Ok(_)) => mutations::run(names.get(1).map(String::as_str)),
         (Some("recover"), Ok(runtime)) => runtime.block_on(recover::run()),
         (Some("simulation"), Ok(_)) => simulation::run(names.get(1).map(String::as_str)),
         (Some("soak"), Ok(runtime)) => {

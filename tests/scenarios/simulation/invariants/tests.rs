@@ -114,6 +114,24 @@ fn a_well_node_breaks_none_of_them() {
     }
 }
 
+/// `tests/bench mutations` tries them.
+#[test]
+fn each_invariant_has_a_mutation_of_the_agent_that_breaks_it() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/mutations");
+    let mut paths: Vec<_> = std::fs::read_dir(dir)
+        .expect("the mutations")
+        .map(|entry| entry.expect("a name").path())
+        .collect();
+    paths.sort();
+    let breaks = paths.iter().map(|path| {
+        let text = std::fs::read_to_string(path).expect("a patch");
+        let line = text.lines().nth(1).and_then(|line| line.strip_prefix("Breaks: "));
+        line.expect("what it breaks").to_owned()
+    });
+    let names: Vec<_> = ALL.iter().map(|(name, _)| (*name).to_owned()).collect();
+    assert_eq!(breaks.collect::<Vec<_>>(), names);
+}
+
 /// Files as they are published, of this certificate with this key, trusting this authority.
 fn published(dir: &Path, cert: &str, key: &str, ca: &str) -> Found {
     let generation = dir.join("00000001");
