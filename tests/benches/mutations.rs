@@ -1,7 +1,7 @@
 //! Whether the simulation notices a broken agent: for each invariant there is a change of the
-//! agent's code in `tests/mutations` that breaks it. All are applied to a copy of the tree, where each
-//! sleeps until its name is in NODEAGENT_MUTATION, so that one build does for all. Then, for each,
-//! nodes live one after the other until that invariant breaks; and some live with none awake.
+//! agent's code in `tests/mutations` that breaks it. All are applied to a copy of the tree, where
+//! each sleeps until its name is in NODEAGENT_MUTATION, so that one build does for all. Then, for
+//! each, nodes live one after the other until that invariant breaks; and some live with none awake.
 //!
 //! `tests/bench mutations WORD` tries those whose file name has the word. A mutation that no longer
 //! applies is an error that names it: the code that it breaks was changed, and so must it be.

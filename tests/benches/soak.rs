@@ -149,7 +149,7 @@ fn settle(stage: &Stage, old: &Consumer) -> Result<Running, String> {
         let period = f64::from(life - SURVIVE) * 12.0 / 13.0;
         let now = stage.clock.now();
         let at = |n: i32| now - jiff::SignedDuration::from_secs_f64(f64::from(n) * period);
-        let issues: Vec<_> = (1..(3600.0 / period) as i32).rev().map(|n| at(n)).collect();
+        let issues: Vec<_> = (1..(3600.0 / period) as i32).rev().map(at).collect();
         records["certificates"][name]["issues"] = json!(issues);
     }
     stage.write(path, records.to_string().as_bytes()).map_err(text)?;

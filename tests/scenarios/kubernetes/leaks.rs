@@ -1,10 +1,10 @@
 //! A controller's whole life, from its first boot over a rotation, an outage, the loss of its
 //! control plane and crashes to another boot, with everything real; and no secret of it is
 //! anywhere but where it is kept, for root alone. (The super-user of a bootstrap is looked for in
-//! `crash`: nobody outside its process has ever seen its key.) What is searched is all that the machine has:
-//! arguments and environments of all its processes as they come and go, the journal, the
-//! properties of units, what the agent tells, and every file, whoever may read it. The same search
-//! then finds what is planted.
+//! `crash`: nobody outside its process has ever seen its key.) What is searched is all that the
+//! machine has: arguments and environments of all its processes as they come and go, the journal,
+//! the properties of units, what the agent tells, and every file, whoever may read it. The same
+//! search then finds what is planted.
 
 mod disk;
 mod watch;
