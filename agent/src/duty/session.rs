@@ -190,8 +190,9 @@ async fn log_in(node: &Node) -> Result<&'static str> {
     };
     let session = Session { token, facts };
     node.session.set(session.clone(), Standing::Proved);
-    node.store_session(&session)?;
+    // First: whoever finds the session at the next start takes it up and does not log in again.
     node.remember_identity(&session.facts.identity)?;
+    node.store_session(&session)?;
     Ok("logged in")
 }
 
