@@ -239,7 +239,7 @@ pub async fn perform(node: &Node, spec: &ConsumerSpec, records: &Records) -> Res
 
 impl Case<'_> {
     async fn run(&self, records: &Records) -> Result<Acted> {
-        if let Some((act, why)) = self.going_back() {
+        if let Some((act, why)) = self.going_back(records) {
             return self.go_back(act, why, records).await;
         }
         let changed = self.changed();

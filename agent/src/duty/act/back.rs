@@ -5,6 +5,7 @@
 use super::{Acted, Case, Generations, RolledBack, generations, is_new, was_restarted};
 use crate::config::CertSpec;
 use crate::duty::certs;
+use crate::duty::certs::leaf::Leaf;
 use crate::duty::certs::store::{Generation, Material};
 use crate::duty::facts::Held;
 use crate::duty::records::{ActRecord, Records};
@@ -12,10 +13,24 @@ use crate::error::{Code, Error, Result};
 use crate::host::units::Active;
 
 impl Case<'_> {
-    /// The act that failed, and why, where the way back from it was begun.
-    pub(super) fn going_back(&self) -> Option<(&ActRecord, &str)> {
+    /// The act that failed, and why, where the way back from it was begun. What was issued meanwhile
+    /// ends it: that is taken to the consumer like any other.
+    pub(super) fn going_back(&self, records: &Records) -> Option<(&ActRecord, &str)> {
         let act = self.record.act.as_ref().filter(|act| !act.ended)?;
-        Some((act, act.failed.as_deref()?))
+        let why = act.failed.as_deref()?;
+        let mut new = self.target.iter().filter(|(cert, held)| is_new(&self.record, cert, held));
+        let belongs = new.all(|(cert, held)| {
+            let is_bad = act.target.get(&cert.name) == Some(&held.generation);
+            is_bad || self.is_former(cert, held, records)
+        });
+        belongs.then_some((act, why))
+    }
+
+    /// Whether what is published is a copy of what the consumer had.
+    fn is_former(&self, cert: &CertSpec, held: &Held, records: &Records) -> bool {
+        let former = self.former(cert, held, records);
+        let leaf = former.and_then(|material| Leaf::of(&material).ok());
+        leaf.is_some_and(|leaf| leaf.serial == held.leaf.serial)
     }
 
     /// Has the failure recorded. Where there is no former generation that is still valid, the new
