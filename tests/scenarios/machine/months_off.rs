@@ -67,6 +67,7 @@ async fn a_kubelet_with_good_certificates_starts_though_vault_is_away() {
         return;
     };
     let serial = story.wait_serving();
+    story.configure("[vault]\nsplay = \"1s\"\n");
     story.machine.power_off().expect("it shuts down");
     story.proxy.set(Fault::Refuse);
     story.boot().expect("it boots");
