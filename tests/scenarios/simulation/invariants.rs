@@ -8,6 +8,7 @@ use nodeagent::status::Health;
 
 use super::evidence::{Asked, Certificate, Evidence, Leaf};
 use super::units::Trace;
+use super::weather::AT_LEISURE;
 
 /// An invariant with its name.
 pub(super) type Invariant = (&'static str, fn(&Evidence) -> Result<(), String>);
@@ -110,7 +111,7 @@ fn no_leaf_expires_in_fair_weather(evidence: &Evidence) -> Result<(), String> {
     for (name, certificate, leaf) in leaves(evidence).filter(|(_, _, leaf)| leaf.not_after <= now) {
         let latest = leaf.not_after - evidence.survive;
         let from = certificate.rests_until.map_or(latest, |rest| rest.max(latest));
-        if evidence.weather.gave_time(from, now) {
+        if evidence.weather.gave_leisure(from, now) {
             return Err(format!(
                 "{name} ended {} and there was time since {from}: {:?}",
                 leaf.not_after, evidence.weather.spells
@@ -199,7 +200,7 @@ fn rotation_is_as_rare_as_planned(evidence: &Evidence) -> Result<(), String> {
         return Ok(());
     };
     let day = SignedDuration::from_hours(24);
-    let settled = spell.from + spell.recovery;
+    let settled = spell.from + spell.recovery.max(AT_LEISURE);
     for name in evidence.certificates.keys() {
         let counts = |(at, role): &&(Timestamp, String)| {
             role == name && *at > settled && evidence.now.duration_since(*at) < day

@@ -13,6 +13,11 @@ const AFTER_ABSENCE: SignedDuration = SignedDuration::from_mins(12);
 /// After somebody said no: the longest backoff is an hour, and what waits for it comes after.
 const AFTER_DENIAL: SignedDuration = SignedDuration::from_mins(75);
 
+/// Who has hours left waits longer for a Vault that was away, so that a fleet comes back gently: 75
+/// minutes, and then what a node in a hurry takes. A certificate that ends, or is renewed late, is
+/// judged by this.
+pub(super) const AT_LEISURE: SignedDuration = SignedDuration::from_mins(75 + 12);
+
 /// A spell of fair weather.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Spell {
@@ -63,10 +68,19 @@ impl Weather {
 
     /// Whether there was a spell within these instants that was longer than its recovery.
     pub(super) fn gave_time(&self, from: Timestamp, until: Timestamp) -> bool {
+        self.gave_longer(from, until, SignedDuration::ZERO)
+    }
+
+    /// The same for who is in no hurry.
+    pub(super) fn gave_leisure(&self, from: Timestamp, until: Timestamp) -> bool {
+        self.gave_longer(from, until, AT_LEISURE)
+    }
+
+    fn gave_longer(&self, from: Timestamp, until: Timestamp, least: SignedDuration) -> bool {
         self.spells.iter().any(|spell| {
             let begin = spell.from.max(from);
             let end = spell.until.unwrap_or(until).min(until);
-            begin.duration_until(end) > spell.recovery
+            begin.duration_until(end) > spell.recovery.max(least)
         })
     }
 }
@@ -116,6 +130,7 @@ fn a_spell_gives_time_only_where_it_is_longer_than_its_recovery() {
     weather.fair(at(0), AFTER_ABSENCE);
     assert!(!weather.gave_time(at(0), at(12)) && weather.gave_time(at(0), at(13)));
     assert!(!weather.gave_time(at(5), at(15)));
+    assert!(!weather.gave_leisure(at(0), at(87)) && weather.gave_leisure(at(0), at(88)));
     weather.foul(at(20), Fault::Away);
     assert!(weather.gave_time(at(0), at(100)) && !weather.gave_time(at(10), at(100)));
     weather.fair(at(100), AFTER_DENIAL);
