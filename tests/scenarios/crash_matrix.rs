@@ -26,8 +26,8 @@ use lane::{Lane, Point, ids};
 use plots::Plot;
 use replay::Replay;
 
-/// Kills of a story, and disks of one after a loss of power, unless all are asked for. All that there
-/// were on the day of writing are fewer, and cost two minutes of one core.
+/// Kills of a story, and disks of one after a loss of power, unless all are asked for. All that
+/// there were on the day of writing are fewer, and cost two minutes of one core.
 const MOST: usize = 200;
 
 /// What a story was disturbed at.

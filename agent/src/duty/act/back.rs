@@ -13,8 +13,8 @@ use crate::error::{Code, Error, Result};
 use crate::host::units::Active;
 
 impl Case<'_> {
-    /// The act that failed, and why, where the way back from it was begun. What was issued meanwhile
-    /// ends it: that is taken to the consumer like any other.
+    /// The act that failed, and why, where the way back from it was begun. What was issued
+    /// meanwhile ends it: that is taken to the consumer like any other.
     pub(super) fn going_back(&self, records: &Records) -> Option<(&ActRecord, &str)> {
         let act = self.record.act.as_ref().filter(|act| !act.ended)?;
         let why = act.failed.as_deref()?;
