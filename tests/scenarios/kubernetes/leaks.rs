@@ -51,7 +51,7 @@ async fn z09_through_the_life_of_a_controller_no_secret_is_anywhere_but_where_it
     let options = ControllersOptions::new(1).raised(Raising::Told);
     let Some(mut story) = installed(options).await else { return };
     told(story.nodes[0].write(&format!("/etc/systemd/system/{AGENT}.d/debug.conf"), DEBUG));
-    let mut disk = Disk::since_now();
+    let disk = Disk::since_now();
     told(story.boot());
     let watch = Watch::start(&story.nodes[0]);
     let (mut shown, mut secrets) = (Told::new(), Secrets::default());
@@ -93,7 +93,7 @@ async fn z09_through_the_life_of_a_controller_no_secret_is_anywhere_but_where_it
         // What is known to be there is seen, so the search has eyes.
         KEPT.iter().for_each(|place| assert!(found.is_in(place), "nothing is seen in {place}"));
     }
-    planted(&story.nodes[0], &secrets, &mut disk);
+    planted(&story.nodes[0], &secrets, &disk);
 }
 
 /// Everything that goes well, and everything that a person cures.
@@ -207,7 +207,7 @@ fn journal(node: &Controller) -> Vec<u8> {
 }
 
 /// A secret of each kind is let slip in each way, and each is found.
-fn planted(node: &Controller, secrets: &Secrets, disk: &mut Disk) {
+fn planted(node: &Controller, secrets: &Secrets, disk: &Disk) {
     let machine = &node.machine;
     let watch = Watch::start(node);
     let run = |script: &str| told(machine.exec(&["sh", "-c", script]).map_err(text));

@@ -43,7 +43,7 @@ impl Disk {
     }
 
     /// Searches everything that was changed since then.
-    pub(super) fn search(&mut self, node: &Controller, secrets: &Secrets) -> Found {
+    pub(super) fn search(&self, node: &Controller, secrets: &Secrets) -> Found {
         let init = node.machine.init().expect("it runs");
         let root = PathBuf::from(format!("/proc/{init}/root"));
         let mut search = Search {
