@@ -22,7 +22,7 @@ const LENGTH: Duration = Duration::from_secs(3600);
 const RETURN: Duration = Duration::from_secs(900);
 
 /// For how long the moment before a renewal is waited for.
-const MOMENT: Duration = Duration::from_secs(900);
+const MOMENT: Duration = Duration::from_secs(1500);
 
 /// The certificates of one pair.
 struct Lives {
@@ -63,7 +63,7 @@ async fn one(length: Duration, lives: &Lives) -> Result<(), String> {
     );
     pair.replace(&config, Wish { ttl: format!("{life}s"), ..Wish::default() })?;
     let (ours, theirs) = pair.run_both().await?;
-    await_renewal(&pair).await?;
+    await_renewal(&pair, lives).await?;
     let logs = [pair.stage.log().len(), pair.their_log().len()];
     for proxy in [&pair.stage.proxy, &pair.proxy] {
         proxy.set(Fault::Refuse);
@@ -95,17 +95,20 @@ async fn one(length: Duration, lives: &Lives) -> Result<(), String> {
     Ok(())
 }
 
-/// Until the agent's next renewal is two seconds away: later than that there never is a
-/// certificate that is older.
-async fn await_renewal(pair: &Pair) -> Result<(), String> {
+/// Until the agent's next renewal is two seconds away, and little more is left than what it is to
+/// survive: the worst moment that there is. The first renewal of a node may come earlier.
+async fn await_renewal(pair: &Pair, lives: &Lives) -> Result<(), String> {
     let begun = Instant::now();
+    // The spread over the fleet is less than an eighth of what is not to be survived.
+    let most = (lives.survive + (lives.life - lives.survive) / 8 + 2) as f64;
     loop {
         // What is not there yet is due at once; that is not the moment that is meant.
         let told = pair.stage.certificate("kubelet-client");
         let renew = told["renew"].as_str().filter(|_| told["serial"].is_string());
         let renew: Option<Timestamp> = renew.and_then(|text| text.parse().ok());
-        let left = renew.map(|renew| pair.stage.clock.now().duration_until(renew).as_secs());
-        if left.is_some_and(|left| (0..=2).contains(&left)) {
+        let soon = renew.map(|renew| pair.stage.clock.now().duration_until(renew).as_secs());
+        let left = leaf(&pair.our_file()).map(|leaf| seconds_left(&pair.stage.clock, &leaf));
+        if soon.is_some_and(|soon| (0..=2).contains(&soon)) && left.is_ok_and(|left| left < most) {
             return Ok(());
         }
         if begun.elapsed() > MOMENT {
