@@ -112,6 +112,21 @@ pub struct Agent {
     started: Timestamp,
     /// Whether an agent has looked since the boot: /run is empty after one.
     has_looked: bool,
+    /// The records are there, and the disk does not give them: who does not know what was done
+    /// decides nothing, and writes nothing over them.
+    unread: bool,
+}
+
+/// What is remembered, as far as it is this node's, and what was wrong with it.
+fn recall(node: &Node) -> (Records, Option<Error>) {
+    let (mut records, own) = match Records::load(&node.root) {
+        Ok(records) => (records, None),
+        Err(error) => (Records::default(), Some(error)),
+    };
+    records.forget_future(node.clock.now());
+    let known: Vec<_> = duty::duties(&node.config).iter().map(Duty::id).collect();
+    records.keep_duties(&known);
+    (records, own)
 }
 
 impl Agent {
@@ -121,16 +136,9 @@ impl Agent {
     pub fn open(node: Arc<Node>) -> Agent {
         node.recall_session();
         let started = node.clock.now();
-        let (mut records, own) = match Records::load(&node.root) {
-            Ok(records) => (records, None),
-            Err(error) => {
-                warn!("{error:#}");
-                (Records::default(), Some(error))
-            }
-        };
-        records.forget_future(started);
-        let known: Vec<_> = duty::duties(&node.config).iter().map(Duty::id).collect();
-        records.keep_duties(&known);
+        let (records, own) = recall(&node);
+        own.iter().for_each(|error| warn!("{error:#}"));
+        let unread = own.is_some() && Records::are_there(&node.root);
         for spec in &node.config.certificates {
             if let Err(error) = certs::heal(&node, spec) {
                 warn!(certificate = %spec.name, "{error:#}");
@@ -149,11 +157,16 @@ impl Agent {
             plane: PlaneWatch::default(),
             started,
             has_looked: shown.is_ok_and(|file| file.is_some()),
+            unread,
         }
     }
 
     /// Takes a look and decides.
     pub async fn look(&mut self) -> (Facts, Decision) {
+        if self.unread {
+            (self.records, self.own) = recall(&self.node);
+            self.unread = self.own.is_some() && Records::are_there(&self.node.root);
+        }
         let mut facts = Facts::gather(&self.node, &self.records).await;
         self.plane.look(&self.node, &mut facts).await;
         let now = self.node.clock.now();
@@ -165,8 +178,17 @@ impl Agent {
         if self.plane.is_whole(&facts) {
             self.records.recovered(&DutyId::ControlPlane);
         }
-        let decision = decide(&self.node.config, &facts, &self.records, &self.in_flight, now);
+        let decision = self.decide(&facts);
         (facts, decision)
+    }
+
+    /// Decides upon what a look saw.
+    pub fn decide(&self, facts: &Facts) -> Decision {
+        if self.unread {
+            return Decision::default();
+        }
+        let now = self.node.clock.now();
+        decide(&self.node.config, facts, &self.records, &self.in_flight, now)
     }
 
     /// Until when the first log-in waits, where it does. Good certificates on a disk say nothing of
@@ -196,9 +218,7 @@ impl Agent {
             // An act that was intended has to be on disk before it is carried out.
             DutyId::Act(_) => self.records.save(&self.node.root)?,
         }
-        let (duties, now) = (duty::duties(&self.node.config), self.node.clock.now());
-        let duty = duties.iter().find(|duty| duty.id() == *id);
-        let leeway = duty.map_or(Duration::ZERO, |duty| duty.leeway(facts, now));
+        let leeway = duty::leeway(id, facts, self.node.clock.now());
         self.leeway.insert(id.clone(), leeway);
         self.in_flight.insert(id.clone());
         Ok(())
@@ -238,6 +258,9 @@ impl Agent {
             Err(error) => self.settle_failure(id, &error, now),
         }
         self.counted.remove(id);
+        if let DutyId::Cert(name) = id {
+            self.records.end_grant(name);
+        }
         self.leeway.remove(id);
         self.save();
     }
@@ -265,6 +288,9 @@ impl Agent {
     /// Writes the records where more than the instant of a success has changed: that one is for
     /// people, and a steady node writes nothing.
     fn save(&mut self) {
+        if self.unread {
+            return;
+        }
         let essence = self.records.essence();
         if self.own.is_some() || self.saved.as_ref() != Some(&essence) {
             self.own = self.records.save(&self.node.root).err();
@@ -292,9 +318,8 @@ impl Agent {
     /// for its backoff is tried now. The budget of issues stays.
     fn hurry(&mut self) {
         self.records.forget_backoff();
-        if let Err(error) = self.records.save(&self.node.root) {
-            debug!("{error:#}");
-        }
+        self.saved = None;
+        self.save();
     }
 
     fn publish(&self, facts: &Facts) -> Status {

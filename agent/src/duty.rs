@@ -145,21 +145,6 @@ impl Duty<'_> {
         }
     }
 
-    /// For how long it may stay undone before a certificate ends by it: until the first end of
-    /// those that it keeps alive, which are all of them for the session. Nothing where one is
-    /// missing already, and for duties that no certificate's end waits for.
-    pub fn leeway(&self, facts: &Facts, now: Timestamp) -> Duration {
-        let left = |fact: &CertFact| {
-            let end = fact.held().map_or(now, |held| held.leaf.not_after);
-            Duration::try_from(now.duration_until(end)).unwrap_or(Duration::ZERO)
-        };
-        match self {
-            Duty::Session => facts.certificates.values().map(left).min().unwrap_or_default(),
-            Duty::Cert(spec) => facts.certificates.get(&spec.name).map(left).unwrap_or_default(),
-            Duty::Act(_) | Duty::Files | Duty::ControlPlane(_) => Duration::ZERO,
-        }
-    }
-
     /// The longest its effect may take; it is cut then.
     pub fn limit(&self, config: &Config) -> Duration {
         let call = config.vault.timeout;
@@ -188,6 +173,21 @@ pub fn duties(config: &Config) -> Vec<Duty<'_>> {
     duties.extend(config.cluster_plan.is_some().then_some(Duty::Files));
     duties.extend(config.control_plane.as_ref().map(Duty::ControlPlane));
     duties
+}
+
+/// For how long a duty may stay undone before a certificate ends by it: until the first end of
+/// those that it keeps alive, which are all of them for the session. Nothing where one is missing
+/// already, and for duties that no certificate's end waits for.
+pub fn leeway(id: &DutyId, facts: &Facts, now: Timestamp) -> Duration {
+    let left = |fact: &CertFact| {
+        let end = fact.held().map_or(now, |held| held.leaf.not_after);
+        Duration::try_from(now.duration_until(end)).unwrap_or(Duration::ZERO)
+    };
+    match id {
+        DutyId::Session => facts.certificates.values().map(left).min().unwrap_or_default(),
+        DutyId::Cert(name) => facts.certificates.get(name).map(left).unwrap_or_default(),
+        DutyId::Act(_) | DutyId::Files | DutyId::ControlPlane => Duration::ZERO,
+    }
 }
 
 /// When a worker that has started without a session logs in, where nothing waits for it: a fleet

@@ -98,7 +98,8 @@ impl Mutation {
     }
 }
 
-/// A copy of the project, built into the project's own directory, where the dependencies are.
+/// A copy of the project, built into a directory of its own: in the project's, cargo would take
+/// what it made of the copy for what it had made of the project.
 struct Tree {
     dir: PathBuf,
     target: PathBuf,
@@ -106,8 +107,8 @@ struct Tree {
 
 impl Tree {
     fn copied(project: &Path) -> Result<Tree, String> {
-        let target = project.join("target");
-        let dir = target.join("mutations");
+        let top = project.join("target/mutations");
+        let (dir, target) = (top.join("tree"), top.join("build"));
         std::fs::remove_dir_all(&dir).ok();
         std::fs::create_dir_all(&dir).map_err(|error| error.to_string())?;
         for entry in std::fs::read_dir(project).map_err(|error| error.to_string())?.flatten() {
@@ -121,7 +122,8 @@ impl Tree {
     fn apply(&self, mutation: &Mutation) -> Result<(), String> {
         let mut git = Command::new("git");
         // The copy lies within a repository and is none of its files.
-        git.current_dir(&self.dir).env("GIT_CEILING_DIRECTORIES", &self.target);
+        git.current_dir(&self.dir)
+            .env("GIT_CEILING_DIRECTORIES", self.dir.parent().unwrap_or(&self.dir));
         let applied = done(git.args(["apply", "--whitespace=nowarn"]).arg(&mutation.path));
         applied.map(drop).map_err(|error| {
             format!("{} no longer applies; make it anew:\n{error}", mutation.path.display())

@@ -2,7 +2,7 @@
 //! consumer has, what was quarantined. In /var/lib, so that a reboot loop cannot reset a budget
 //! and a kill between commit and act still acts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,10 +14,13 @@ use super::certs::store::Generation;
 use super::{Done, DutyId};
 use crate::backoff::{self, Pace};
 use crate::error::{Code, Error, Kind, Result, said};
-use crate::host::files::Root;
+use crate::host::files::{FileKind, Root};
 
 /// Where the records are kept.
 pub const PATH: &str = "/var/lib/nodeagent/records.json";
+
+/// The name of what was put aside.
+const ASIDE: &str = "records.json.unreadable";
 
 /// The form of the file; another one is not read.
 const SCHEMA: u32 = 1;
@@ -32,6 +35,9 @@ pub struct Records {
     duties: BTreeMap<DutyId, DutyRecord>,
     certificates: BTreeMap<String, CertRecord>,
     consumers: BTreeMap<String, ConsumerRecord>,
+    /// The certificates under way whose issue is counted.
+    #[serde(skip)]
+    granted: BTreeSet<String>,
 }
 
 /// How a duty has fared.
@@ -135,27 +141,42 @@ impl Default for Records {
             duties: BTreeMap::new(),
             certificates: BTreeMap::new(),
             consumers: BTreeMap::new(),
+            granted: BTreeSet::new(),
         }
     }
 }
 
 impl Records {
-    /// Reads the records. Ones that cannot be read are put aside, not lost, and the error says
-    /// so; the agent goes on with none.
+    /// Reads the records. What is no records is put aside, not lost, and the error says so; the
+    /// agent goes on with none. What the disk does not give now stays where it is.
     pub fn load(root: &Root) -> Result<Records> {
-        let Some(bytes) = root.read_optional(Path::new(PATH), LIMIT)? else {
-            return Ok(Records::default());
+        let path = Path::new(PATH);
+        let fault = match root.read_optional(path, LIMIT) {
+            Ok(None) => return Ok(Records::default()),
+            Ok(Some(bytes)) => match serde_json::from_slice::<Records>(&bytes) {
+                Ok(records) if records.schema == SCHEMA => return Ok(records),
+                Ok(records) => format!("schema {} is not {SCHEMA}", records.schema),
+                Err(error) => format!("line {}: {}", error.line(), said(&error)),
+            },
+            Err(error) if Records::are_there(root) => return Err(error),
+            Err(error) => error.to_string(),
         };
-        let fault = match serde_json::from_slice::<Records>(&bytes) {
-            Ok(records) if records.schema == SCHEMA => return Ok(records),
-            Ok(records) => format!("schema {} is not {SCHEMA}", records.schema),
-            Err(error) => format!("line {}: {}", error.line(), said(&error)),
-        };
-        let aside = format!("{PATH}.unreadable");
-        root.write_atomic(Path::new(&aside), &bytes, 0o600, None)?;
-        Err(Error::new(Code::Disk, fault)
-            .at(PATH)
-            .advise(format!("nothing: the agent began new records; the old ones are in {aside}")))
+        root.rename(path, ASIDE)?;
+        root.fsync_dir(path.parent().unwrap_or(path))?;
+        let place = path.with_file_name(ASIDE);
+        Err(Error::new(Code::Disk, fault).at(PATH).advise(format!(
+            "nothing: the agent began new records; the old ones are in {}",
+            place.display()
+        )))
+    }
+
+    /// Whether there are records, though they cannot be read just now.
+    pub fn are_there(root: &Root) -> bool {
+        match root.stat(Path::new(PATH)) {
+            Ok(Some(found)) => found.kind == FileKind::File && found.size <= LIMIT as u64,
+            Ok(None) => false,
+            Err(_) => true,
+        }
     }
 
     /// Writes the records, fsynced.
@@ -171,6 +192,7 @@ impl Records {
         for duty in essence.duties.values_mut() {
             duty.last_success = None;
         }
+        essence.granted.clear();
         essence.duties.retain(|_, duty| *duty != DutyRecord::default());
         essence
     }
@@ -200,6 +222,17 @@ impl Records {
         let record = self.certificates.entry(name.to_string()).or_default();
         record.issues.retain(|at| now.duration_since(*at) < BUDGET_TIME);
         record.issues.push(now);
+        self.granted.insert(name.to_string());
+    }
+
+    /// Whether an issue was counted for what is under way.
+    pub fn is_granted(&self, name: &str) -> bool {
+        self.granted.contains(name)
+    }
+
+    /// What was under way has ended: the next issue is counted anew.
+    pub fn end_grant(&mut self, name: &str) {
+        self.granted.remove(name);
     }
 
     /// Takes back the count of an issue that there surely was not.
@@ -429,6 +462,32 @@ mod tests {
             assert_eq!(wait(&records, &cert(name), now).is_none(), tried, "{name}");
         }
         assert_eq!(records.failures().count(), 4, "what has failed stays told");
+    }
+
+    #[test]
+    fn records_that_the_disk_does_not_give_stay_and_what_is_none_is_put_aside() {
+        use crate::failpoint::failing::{self, Failing};
+        let dir = tempfile::tempdir().expect("a directory");
+        let root = Root::new(dir.path());
+        root.make_dir(Path::new("/var/lib/nodeagent"), 0o700, None).expect("a directory");
+        let mut kept = Records::default();
+        kept.count_issue("kubelet-server", Timestamp::UNIX_EPOCH);
+        kept.save(&root).expect("it is written");
+        failing::set(Failing::Reads);
+        let unread = Records::load(&root);
+        failing::set(Failing::Nothing);
+        assert!(unread.is_err() && Records::are_there(&root), "{unread:?}");
+        assert_eq!(Records::load(&root).expect("it reads").essence(), kept.essence());
+
+        let aside = Path::new("/var/lib/nodeagent").join(ASIDE);
+        for torn in [b"{".to_vec(), vec![b' '; LIMIT + 1]] {
+            root.write_atomic(Path::new(PATH), &torn, 0o600, None).expect("it is written");
+            let error = Records::load(&root).expect_err("no records");
+            assert!(error.advice().is_some_and(|advice| advice.contains(ASIDE)), "{error:#}");
+            assert!(!Records::are_there(&root), "new ones may be written");
+            let bytes = root.read(&aside, 2 * LIMIT).expect("it is there");
+            assert!(bytes == torn, "nothing is lost");
+        }
     }
 
     #[test]

@@ -26,9 +26,9 @@ thread_local! {
     static FAILING: Cell<(Failing, u64)> = const { Cell::new((Failing::Nothing, 0)) };
 }
 
-/// Has the disk of this thread fail so from now on.
-pub fn set(failing: Failing) {
-    FAILING.set((failing, 0));
+/// Has the disk of this thread fail so from now on; gives how it failed before.
+pub fn set(failing: Failing) -> Failing {
+    FAILING.replace((failing, 0)).0
 }
 
 /// Whether a file can be read.

@@ -3,7 +3,6 @@
 //! follows an effect is as in `Agent::settle`.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use nodeagent::agent::decide;
@@ -137,15 +136,12 @@ impl Node {
         };
         match done {
             Ok(done) => drop(self.records.succeeded(id, &done, now)),
-            Err(error) => self.settle_failure(moment.config, id, &error, now),
+            Err(error) => self.settle_failure(id, &error, now),
         }
     }
 
-    fn settle_failure(&mut self, config: &Config, id: &DutyId, error: &Error, now: Timestamp) {
-        let duties = duty::duties(config);
-        let leeway = duties.iter().find(|duty| duty.id() == *id);
-        let leeway = leeway.map_or(Duration::ZERO, |duty| duty.leeway(&self.facts, now));
-        let pace = Pace { seed: self.seed, leeway };
+    fn settle_failure(&mut self, id: &DutyId, error: &Error, now: Timestamp) {
+        let pace = Pace { seed: self.seed, leeway: duty::leeway(id, &self.facts, now) };
         let changed = self.records.failed(id, error, now, pace);
         if let DutyId::Cert(name) = id
             && certs::brought_none(error)

@@ -91,7 +91,7 @@ impl World {
             Fault::Drift(ppm) => self.clock.drift(ppm.into()),
             Fault::DiskFull => self.disk.fill(),
             Fault::DiskReadOnly => self.disk.lock().map_err(|error| error.to_string())?,
-            Fault::DiskFailing(failing) => failing::set(failing),
+            Fault::DiskFailing(failing) => drop(failing::set(failing)),
             Fault::Foreign => return Ok(json!(self.plant())),
             Fault::ImdsAway => self.imds.server().stop(),
             Fault::BusAway => self.units.leave(),
@@ -136,7 +136,7 @@ impl World {
             }
             Fault::DiskFull => self.disk.free(),
             Fault::DiskReadOnly => self.disk.unlock().map_err(text)?,
-            Fault::DiskFailing(_) => failing::set(Failing::Nothing),
+            Fault::DiskFailing(_) => drop(failing::set(Failing::Nothing)),
             Fault::Foreign => {
                 if let Some(path) = kept.as_str() {
                     std::fs::remove_dir_all(path).map_err(text)?;

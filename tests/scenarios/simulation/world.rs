@@ -211,7 +211,11 @@ impl World {
     pub(super) fn node(&self, seed: u64) -> Result<Arc<Node>, String> {
         let text = |error: nodeagent::error::Error| format!("{error:#}");
         let root = Root::new(self.disk.path());
-        let config = config::load(&root, self.clock.now()).map_err(text)?;
+        // A process that cannot read its configuration is started again until it can.
+        let before = failing::set(Failing::Nothing);
+        let config = config::load(&root, self.clock.now()).map_err(text);
+        failing::set(before);
+        let config = config?;
         let limits = Limits { total: config.vault.timeout, ..Limits::default() };
         let stamp = self.clock.clone();
         let vault = Vault::new(VaultOptions {
