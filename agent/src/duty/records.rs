@@ -92,8 +92,8 @@ impl CertRecord {
     /// When certificates were asked for, in the time of the budget before an instant.
     pub fn recent_issues(&self, now: Timestamp) -> impl Iterator<Item = &Timestamp> {
         // What the clock counted before it stepped back counts no more.
-        let begin = now.saturating_sub(BUDGET_TIME).unwrap_or(Timestamp::MIN);
-        self.issues.iter().filter(move |at| **at <= now && **at > begin)
+        let counts = move |at: &&Timestamp| **at <= now && now.duration_since(**at) < BUDGET_TIME;
+        self.issues.iter().filter(counts)
     }
 }
 
@@ -497,5 +497,9 @@ mod tests {
         for (now, count) in [(99, 0), (100, 1), (200, 2), (3699, 2), (3700, 1), (3800, 0)] {
             assert_eq!(record.recent_issues(at(now)).count(), count, "{now}");
         }
+        // Records are read from a disk: an instant at the end of time is one like any other.
+        let record = CertRecord { issues: vec![Timestamp::MIN], ..CertRecord::default() };
+        assert_eq!(record.recent_issues(Timestamp::MIN).count(), 1);
+        assert_eq!(record.recent_issues(Timestamp::MAX).count(), 0);
     }
 }
