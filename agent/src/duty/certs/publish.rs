@@ -164,13 +164,19 @@ pub fn retire(root: &Root, target: &Target, kept: Generation) -> Result<Vec<Gene
     if root.stat(&temporary)?.is_some_and(|stat| stat.kind == FileKind::Link) {
         root.unlink(&temporary)?;
     }
-    let mut retired = Vec::new();
+    let (mut retired, mut outcome) = (Vec::new(), Ok(()));
     for generation in generations(root, target)? {
-        if generation != kept && remove(root, &target.generation(generation))? {
-            retired.push(generation);
+        if generation == kept {
+            continue;
+        }
+        // One that a failing disk does not let go keeps none of the others.
+        match remove(root, &target.generation(generation)) {
+            Ok(true) => retired.push(generation),
+            Ok(false) => {}
+            Err(error) => outcome = outcome.and(Err(error)),
         }
     }
-    Ok(retired)
+    outcome.map(|()| retired)
 }
 
 /// Brings order into what a crash left between the steps. Only where `current` leads to a

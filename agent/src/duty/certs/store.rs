@@ -183,20 +183,23 @@ impl Archive {
     }
 
     /// Drops all but the newest `kept`, and what a crash left half made. A generation is renamed
-    /// first, so that none is ever there in part.
+    /// first, so that none is ever there in part. One that a failing disk does not let go keeps
+    /// none of the others: they would heap up behind it.
     pub fn prune(&self, kept: usize) -> Result<()> {
         let generations = self.list()?;
         let superseded = generations.len().saturating_sub(kept);
+        let mut outcome = Ok(());
         for generation in generations.into_iter().take(superseded) {
             let name = generation.to_string();
-            self.root.rename(&self.dir.join(&name), &files::temporary(&name))?;
+            let renamed = self.root.rename(&self.dir.join(&name), &files::temporary(&name));
+            outcome = outcome.and(renamed);
         }
         for entry in self.root.list(&self.dir)? {
             if files::is_temporary(&entry.name) && entry.stat.kind == FileKind::Directory {
-                self.discard(&self.dir.join(&entry.name))?;
+                outcome = outcome.and(self.discard(&self.dir.join(&entry.name)));
             }
         }
-        Ok(())
+        outcome
     }
 
     /// Removes a directory with our files; strangers in it stay, and so does the directory then.

@@ -69,6 +69,21 @@ fn the_newest_are_kept_and_strangers_are_left_alone() {
 }
 
 #[test]
+fn what_cannot_be_removed_does_not_keep_the_others() {
+    let (dir, archive) = archive();
+    for number in 1..=6 {
+        archive.save(Generation(number), &material("node")).unwrap();
+    }
+    let inside = dir.path().join("var/lib/nodeagent/archive/kubelet-server");
+    // A directory is not unlinked, as little as a file on a disk that fails there.
+    fs::remove_file(inside.join("00000001/cert.pem")).unwrap();
+    fs::create_dir(inside.join("00000001/cert.pem")).unwrap();
+    archive.prune(KEPT).unwrap_err();
+    assert_eq!(numbers(&archive), [4, 5, 6]);
+    assert_eq!(fs::read_dir(&inside).unwrap().count(), KEPT + 1);
+}
+
+#[test]
 fn a_generation_is_never_overwritten() {
     let (_dir, archive) = archive();
     let first = material("first");
