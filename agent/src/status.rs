@@ -208,8 +208,9 @@ pub fn collect(
     let view = View { config, facts, records, now };
     let problems = view.problems(own);
     let autonomy = view.autonomy();
+    let mut held = facts.certificates.values().filter_map(CertFact::held);
     let health = match () {
-        () if autonomy.is_none_or(|left| left <= 0 && facts.clock.fits) => Health::Failed,
+        () if autonomy.is_none() || held.any(|held| view.has_ended(held)) => Health::Failed,
         () if problems.is_empty() => Health::Healthy,
         () => Health::Degraded,
     };
@@ -332,7 +333,7 @@ impl View<'_> {
     }
 
     fn has_ended(&self, held: &Held) -> bool {
-        self.facts.clock.fits && held.leaf.not_after <= self.now
+        self.facts.clock.has_passed(held.leaf.not_after, self.now)
     }
 
     /// The seconds until the first certificate ends.
@@ -381,7 +382,7 @@ impl View<'_> {
         Some(Problem {
             code: Code::ClockSkew,
             place: "agent".into(),
-            text: format!("the clock is {whole:#} ahead of vault's; nothing is judged by it"),
+            text: format!("the clock is {whole:#} ahead of vault's; nothing is judged by it alone"),
             advice: Some("set the clock: timedatectl timesync-status; chronyc tracking".into()),
             since: self.facts.clock.measured,
         })
@@ -400,12 +401,12 @@ impl View<'_> {
                 format!("{what}; nodeagent did not write it and leaves it alone"),
                 "move it away; the certificate is published then",
             ),
-            // By a clock that is out of its bounds no life is judged.
-            CertFact::Held(_) if !self.facts.clock.fits => None,
             CertFact::Held(held) if self.has_ended(held) => {
                 let text = format!("the certificate ended {}", held.leaf.not_after);
                 found(Code::AutonomyShort, text, "see why it cannot be renewed: the other problems")
             }
+            // By a clock that is out of its bounds nothing else is judged.
+            CertFact::Held(_) if !self.facts.clock.fits => None,
             CertFact::Held(held) if self.is_short(held.leaf.not_after) => {
                 let left = self.now.duration_until(held.leaf.not_after);
                 let left = SignedDuration::from_secs(left.as_secs());

@@ -199,7 +199,7 @@ fn a_node_whose_certificates_ended_and_whose_clock_is_wrong() {
     status["problems"] = json!([
         {
             "code": "clock-skew", "place": "agent",
-            "text": "the clock is 1h ahead of vault's; nothing is judged by it",
+            "text": "the clock is 1h ahead of vault's; nothing is judged by it alone",
             "advice": "set the clock: timedatectl timesync-status; chronyc tracking",
             "since": "2026-11-21T11:59:20Z",
         },

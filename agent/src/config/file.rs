@@ -93,7 +93,7 @@ tables! {
     }
     /// How the local clock is judged.
     ClockTable = "clock" {
-        /// How far it may be from Vault's before nothing is judged by it any more.
+        /// How far it may be from Vault's before nothing is judged by it alone any more.
         /// Vault dates certificates back by 30 s, so a clock later by more cannot use them.
         max_skew: String = "\"30s\"";
     }

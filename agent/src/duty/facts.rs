@@ -54,6 +54,14 @@ impl Default for ClockFact {
     }
 }
 
+impl ClockFact {
+    /// Whether an instant has passed: by Vault's clock too, where the two are too far apart.
+    pub fn has_passed(&self, at: Timestamp, now: Timestamp) -> bool {
+        let ahead = self.ahead.filter(|_| !self.fits).unwrap_or_default();
+        at <= now && at <= now.saturating_sub(ahead).unwrap_or(now)
+    }
+}
+
 /// One certificate, as published.
 #[derive(Debug)]
 pub enum CertFact {
@@ -119,6 +127,14 @@ impl Facts {
         }
     }
 
+    /// Whether there is a token that requests can be made with. One that has ended earns a refusal,
+    /// and a wait that the log-in does not end.
+    pub fn has_token(&self, now: Timestamp) -> bool {
+        self.session.as_ref().is_some_and(|(session, standing)| {
+            matches!(standing, Standing::Proved | Standing::Stale) && session.expires > now
+        })
+    }
+
     /// Takes one look.
     pub async fn gather(node: &Node, records: &Records) -> Facts {
         let mut facts = Facts::known(node);
@@ -128,5 +144,34 @@ impl Facts {
             facts.certificates.insert(spec.name.clone(), fact);
         }
         facts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_passed_by_one_of_two_clocks_has_not() {
+        let at =
+            |hour: i64| Timestamp::from_second(1_800_000_000 + 3600 * hour).expect("an instant");
+        let clock = |ahead, fits| ClockFact {
+            ahead: Some(SignedDuration::from_hours(ahead)),
+            fits,
+            ..ClockFact::default()
+        };
+        for (what, clock, passed) in [
+            ("nobody has measured", ClockFact::default(), [true, true, false]),
+            ("within the bound", clock(3, true), [true, true, false]),
+            ("three hours ahead", clock(3, false), [false, false, false]),
+            ("an hour ahead", clock(1, false), [true, false, false]),
+            ("an hour behind", clock(-1, false), [true, true, false]),
+        ] {
+            assert_eq!(
+                [9, 10, 12].map(|hour| clock.has_passed(at(hour), at(10))),
+                passed,
+                "{what}"
+            );
+        }
     }
 }
