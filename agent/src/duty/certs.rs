@@ -28,7 +28,7 @@ use crate::config::{CertSpec, Config, Names};
 use crate::error::{Code, Context, Error, Result};
 use crate::host::files::Root;
 use crate::host::users;
-use crate::node::{Node, Standing};
+use crate::node::Node;
 
 /// What was committed.
 #[derive(Debug)]
@@ -102,7 +102,7 @@ fn wanted(
     if repairable {
         return Due::Now(why);
     }
-    if !matches!(&facts.session, Some((_, Standing::Proved | Standing::Stale))) {
+    if !facts.has_token(now) {
         return Due::Blocked(Hold::Duty(DutyId::Session));
     }
     if !facts.clock.fits {

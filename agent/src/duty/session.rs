@@ -257,6 +257,18 @@ mod tests {
     }
 
     #[test]
+    fn a_token_is_of_use_until_it_ends() {
+        let usable = |standing, now| {
+            let session = Some((session(1000, 1000), standing));
+            Facts { session, ..Facts::default() }.has_token(at(now))
+        };
+        assert!(usable(Standing::Proved, 999) && usable(Standing::Stale, 999));
+        assert!(!usable(Standing::Proved, 1000) && !usable(Standing::Stale, 1000));
+        assert!(!usable(Standing::Doubtful, 10) && !usable(Standing::Stored, 10));
+        assert!(!Facts::default().has_token(at(10)));
+    }
+
+    #[test]
     fn the_plan_follows_the_reason_and_the_lease() {
         let whole = session(1000, 1000);
         let cut = session(500, 1000);
