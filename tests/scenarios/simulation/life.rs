@@ -27,6 +27,10 @@ use super::schedule::{Blow, Change, Fault};
 use super::weather::recovery_from;
 use super::world::{Published, World};
 
+/// After a look that saw less than there is comes another: the agent's own after 30 s, here after
+/// what is well within the time in which a consumer has to have its certificate.
+const SPOILED: SignedDuration = SignedDuration::from_mins(5);
+
 /// The clock never jumps further, so that what only time changes is seen.
 const JUMP: SignedDuration = SignedDuration::from_hours(6);
 
@@ -175,7 +179,8 @@ impl Life {
         };
         let decision = self.agent().decide(&facts);
         if decision.start.is_empty() {
-            self.jump(decision.next);
+            let spoiled = self.is_spoiled(&facts).then(|| self.node.clock.now() + SPOILED);
+            self.jump([decision.next, spoiled].into_iter().flatten().min());
             self.seen = Some(facts).filter(|facts| self.is_seen_still(facts));
             return Ok(());
         }
@@ -244,6 +249,12 @@ impl Life {
     pub(super) fn touched(&mut self) {
         (self.seen, self.checked, self.known) = (None, None, None);
         self.ledger.forget_marks();
+    }
+
+    /// Whether a disk that fails has kept the look from seeing a certificate.
+    fn is_spoiled(&self, facts: &Facts) -> bool {
+        let failing = matches!(self.ledger.weather.fault, Some(Fault::DiskFailing(_)));
+        failing && facts.certificates.values().any(|fact| fact.held().is_none())
     }
 
     /// Whether a look would see the same though time has passed: not long, nothing that time

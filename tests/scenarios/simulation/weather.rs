@@ -3,6 +3,7 @@
 //! foul it has a time to recover, which its longest backoff bounds.
 
 use jiff::{SignedDuration, Timestamp};
+use nodeagent::failpoint::failing::Failing;
 
 use super::schedule::{Blow, Fault};
 
@@ -34,7 +35,13 @@ pub(super) struct Weather {
     pub(super) spells: Vec<Spell>,
     /// What is foul.
     pub(super) fault: Option<Fault>,
+    /// When a disk that failed was last seen to.
+    disk_failed: Option<Timestamp>,
 }
+
+/// What a disk that failed did not let go, the next publication removes: half a day later, where
+/// nothing else asks for one.
+const AFTER_FAILING_DISK: SignedDuration = SignedDuration::from_hours(24);
 
 /// Spells that ended longer ago than any certificate lives are forgotten.
 const MEMORY: SignedDuration = SignedDuration::from_hours(100);
@@ -44,12 +51,14 @@ impl Weather {
     pub(super) fn foul(&mut self, now: Timestamp, fault: Fault) {
         self.close(now);
         self.fault = Some(fault);
+        self.note_disk(now);
     }
 
     /// What was wrong has ended, or was never more than a blow.
     pub(super) fn fair(&mut self, now: Timestamp, recovery: SignedDuration) {
         let before = self.spells.last().copied();
         self.close(now);
+        self.note_disk(now);
         self.fault = None;
         self.spells.retain(|spell| spell.until.is_none_or(|end| now.duration_since(end) < MEMORY));
         // Neither a blow on a recovering node nor a fault of a minute shortens what it was
@@ -64,6 +73,18 @@ impl Weather {
         if let Some(spell) = self.spells.last_mut() {
             spell.until.get_or_insert(now);
         }
+    }
+
+    fn note_disk(&mut self, now: Timestamp) {
+        if matches!(self.fault, Some(Fault::DiskFailing(_))) {
+            self.disk_failed = Some(now);
+        }
+    }
+
+    /// Whether the disk lets go what is removed, and has had the time to.
+    pub(super) fn disk_is_well(&self, now: Timestamp) -> bool {
+        !matches!(self.fault, Some(Fault::DiskFailing(_)))
+            && self.disk_failed.is_none_or(|at| at.duration_until(now) > AFTER_FAILING_DISK)
     }
 
     /// Whether there was a spell within these instants that was longer than its recovery.
@@ -141,4 +162,17 @@ fn a_spell_gives_time_only_where_it_is_longer_than_its_recovery() {
     weather.foul(at(301), Fault::Cut);
     weather.fair(at(302), recovery(&Fault::Cut));
     assert!(!weather.gave_time(at(300), at(375)) && weather.gave_time(at(300), at(376)));
+}
+
+#[test]
+fn a_disk_is_well_a_day_after_it_failed() {
+    let at = |hour: i64| Timestamp::from_second(1_800_000_000 + 3600 * hour).unwrap();
+    let mut weather = Weather::default();
+    weather.fair(at(0), AFTER_ABSENCE);
+    weather.foul(at(1), Fault::Away);
+    assert!(weather.disk_is_well(at(2)));
+    weather.foul(at(3), Fault::DiskFailing(Failing::Reads));
+    assert!(!weather.disk_is_well(at(100)));
+    weather.fair(at(101), AFTER_ABSENCE);
+    assert!(!weather.disk_is_well(at(125)) && weather.disk_is_well(at(126)));
 }
