@@ -27,9 +27,12 @@ use super::schedule::{Blow, Change, Fault};
 use super::weather::recovery_from;
 use super::world::{Published, World};
 
-/// After a look that saw less than there is comes another: the agent's own after 30 s, here after
-/// what is well within the time in which a consumer has to have its certificate.
+/// After a look that saw less than there is comes another. The agent's own comes after 30 s; of a
+/// disk that gives nothing at all it sees no more then.
 const SPOILED: SignedDuration = SignedDuration::from_mins(5);
+
+/// The agent looks as often as this, whether or not something is due.
+const LOOK: SignedDuration = SignedDuration::from_secs(30);
 
 /// The clock never jumps further, so that what only time changes is seen.
 const JUMP: SignedDuration = SignedDuration::from_hours(6);
@@ -179,7 +182,7 @@ impl Life {
         };
         let decision = self.agent().decide(&facts);
         if decision.start.is_empty() {
-            let spoiled = self.is_spoiled(&facts).then(|| self.node.clock.now() + SPOILED);
+            let spoiled = self.spoiled(&facts).map(|wait| self.node.clock.now() + wait);
             self.jump([decision.next, spoiled].into_iter().flatten().min());
             self.seen = Some(facts).filter(|facts| self.is_seen_still(facts));
             return Ok(());
@@ -251,10 +254,14 @@ impl Life {
         self.ledger.forget_marks();
     }
 
-    /// Whether a disk that fails has kept the look from seeing a certificate.
-    fn is_spoiled(&self, facts: &Facts) -> bool {
-        let failing = matches!(self.ledger.weather.fault, Some(Fault::DiskFailing(_)));
-        failing && facts.certificates.values().any(|fact| fact.held().is_none())
+    /// When to look again, where a disk that fails has kept the look from seeing a certificate.
+    fn spoiled(&self, facts: &Facts) -> Option<SignedDuration> {
+        let held = facts.certificates.values().all(|fact| fact.held().is_some());
+        match self.ledger.weather.fault {
+            Some(Fault::DiskFailing(Failing::OneIn(_))) if !held => Some(LOOK),
+            Some(Fault::DiskFailing(_)) if !held => Some(SPOILED),
+            _ => None,
+        }
     }
 
     /// Whether a look would see the same though time has passed: not long, nothing that time

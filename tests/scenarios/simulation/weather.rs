@@ -123,7 +123,6 @@ pub(super) fn recovery(fault: &Fault) -> SignedDuration {
         | Fault::ImdsAway
         | Fault::DiskFull
         | Fault::DiskReadOnly
-        | Fault::DiskFailing(_)
         | Fault::Stopped
         | Fault::ClockStep(_)
         | Fault::Drift(_) => AFTER_ABSENCE,
@@ -135,6 +134,8 @@ pub(super) fn recovery(fault: &Fault) -> SignedDuration {
         | Fault::IssuerUnknown
         | Fault::Foreign
         | Fault::BusAway
+        // What was issued and could not be kept is counted: there is no more for an hour.
+        | Fault::DiskFailing(_)
         | Fault::Consumer(_) => AFTER_DENIAL,
     }
 }
