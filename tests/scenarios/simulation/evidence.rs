@@ -38,6 +38,8 @@ pub(super) struct Evidence {
     pub(super) mismatches: Vec<String>,
     /// Jobs of systemd, oldest first, since the records were last lost.
     pub(super) acts: Vec<Act>,
+    /// When the records were last lost.
+    pub(super) forgotten: Option<Timestamp>,
     /// When each generation was first seen in force.
     pub(super) commits: Arc<BTreeMap<(String, u64), Timestamp>>,
     /// What Vault was asked in the last hour.

@@ -270,7 +270,9 @@ fn healthy_means_well(evidence: &Evidence) -> Result<(), String> {
         return Ok(());
     };
     let committed = evidence.commits.get(&("kubelet-server".to_owned(), leaf.generation));
-    let fresh = committed.is_some_and(|at| evidence.now.duration_since(*at) < ADOPTION);
+    // Who has lost the records tries anew, whatever failed before.
+    let begun = [committed.copied(), evidence.forgotten].into_iter().flatten().max();
+    let fresh = begun.is_some_and(|at| evidence.now.duration_since(at) < ADOPTION);
     match &evidence.served {
         Some(served) if *served != leaf.serial && !fresh => {
             Err(format!("healthy, and {served} is served, not {}", leaf.serial))

@@ -53,6 +53,7 @@ pub(super) struct Ledger {
     asked: Arc<Vec<(Timestamp, Asked)>>,
     pub(super) signed: Arc<Vec<(Timestamp, String)>>,
     forgiven_acts: usize,
+    forgotten: Option<Timestamp>,
     nonce: Option<String>,
     /// The newest last; old ones were searched for while they were new.
     secrets: VecDeque<String>,
@@ -82,6 +83,7 @@ impl Ledger {
     /// The records are lost: nobody can know what was acted on before.
     pub(super) fn forgive_acts(&mut self, world: &World) {
         self.forgiven_acts = world.units.count();
+        self.forgotten = Some(world.now());
     }
 
     /// Another machine: nothing that was known of the former one is held against it.
@@ -125,6 +127,7 @@ impl Ledger {
             served: world.consumer.serial(),
             mismatches: world.consumer.mismatches(),
             acts: world.units.acts_since(self.forgiven_acts),
+            forgotten: self.forgotten,
             commits: self.commits.clone(),
             asked: self.asked.clone(),
             signed: self.signed.clone(),

@@ -40,6 +40,7 @@ fn well() -> Evidence {
         served: Some("0a".into()),
         mismatches: Vec::new(),
         acts: vec![act(now() - HOUR * 14, 6), act(now() - HOUR * 2, 7)],
+        forgotten: Some(now() - HOUR * 20),
         commits: Arc::new(BTreeMap::from(commits)),
         asked: Arc::new([Asked::Login, Asked::Sign, Asked::Other].map(|it| (now(), it)).into()),
         signed: Arc::new(vec![(now() - HOUR * 2, "kubelet-server".into())]),
