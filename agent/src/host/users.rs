@@ -11,16 +11,43 @@ use crate::error::{Code, Error, Result};
 /// 1 MiB: about 20,000 groups, far more than any node has.
 const LIMIT: u64 = 1 << 20;
 
+/// The ids that a process of this user namespace can give to a file: `inside outside count`.
+const MAP: &str = "/proc/self/gid_map";
+
 /// The group id of a name or a number; `file` is the `/etc/group` of the root in question.
 pub fn group_id(file: &Path, group: &str) -> Result<u32> {
-    if let Ok(id) = group.parse::<u32>() {
-        return numeric(id);
+    let id = match group.parse::<u32>() {
+        Ok(id) => numeric(id)?,
+        Err(_) => named(file, group)?,
+    };
+    match std::fs::read_to_string(MAP) {
+        Ok(map) if !is_mapped(id, &map) => Err(Error::new(
+            Code::Config,
+            format!("the group id {id} does not exist in this process's user namespace"),
+        )
+        .at(MAP)
+        .advise("a drop-in for nodeagent.service with PrivateUsers=no; see docs/security.md")),
+        _ => Ok(id),
     }
+}
+
+fn named(file: &Path, group: &str) -> Result<u32> {
     let text = read(file)?;
     text.lines().find_map(|line| id_of(line, group)).ok_or_else(|| {
         Error::new(Code::Config, format!("there is no group {group:?}"))
             .at(file.display())
             .advise("give the group by its number (getent group NAME), or add it to the file")
+    })
+}
+
+fn is_mapped(id: u32, map: &str) -> bool {
+    map.lines().any(|line| {
+        let mut numbers = line.split_whitespace().map(str::parse::<u32>);
+        let mut next = || numbers.next().and_then(std::result::Result::ok);
+        let (Some(inside), Some(_outside), Some(count)) = (next(), next(), next()) else {
+            return false;
+        };
+        id.checked_sub(inside).is_some_and(|place| place < count)
     })
 }
 
@@ -66,6 +93,18 @@ mod tests {
         assert_eq!(check("etcd").ok(), Some(232));
         assert_eq!(check("etcd-2").ok(), Some(233));
         assert_eq!(check("4711").ok(), Some(4711));
+    }
+
+    #[test]
+    fn a_group_beyond_the_namespace_is_none() {
+        let identity = "         0          0      65536\n";
+        assert!(is_mapped(0, identity) && is_mapped(65_535, identity));
+        assert!(!is_mapped(65_536, identity));
+        let whole = "0 0 4294967295\n";
+        assert!(is_mapped(1_000_000, whole));
+        let two = "0 1000 1\n100 5000 10\n";
+        assert!(is_mapped(0, two) && is_mapped(109, two));
+        assert!(!is_mapped(1, two) && !is_mapped(110, two) && !is_mapped(99, two));
     }
 
     #[test]
