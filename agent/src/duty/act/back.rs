@@ -77,12 +77,15 @@ impl Case<'_> {
                 former.push((*cert, found));
             }
         }
+        let restored = !former.is_empty();
         for (cert, material) in former {
             applied.insert(cert.name.clone(), certs::restore(self.node, cert, &material).await?);
         }
         let unit = self.spec.unit.as_deref().unwrap_or_default();
         let state = self.state().await?;
-        let again = match state.active == Active::Active && was_restarted(act, &state) {
+        // A start before the former certificate was in place is none with it.
+        let had_it = !restored && state.active == Active::Active && was_restarted(act, &state);
+        let again = match had_it {
             true => Ok(()),
             false => self.node.units.restart(unit, self.spec.limit).await,
         };
