@@ -5,6 +5,7 @@
 //! never beside an issue for the same consumer; each has a deadline. An effect that fails is a
 //! record, and the record's backoff is part of the next decision: nothing here retries.
 
+mod memory;
 mod outcome;
 mod plane;
 mod signals;
@@ -112,21 +113,9 @@ pub struct Agent {
     started: Timestamp,
     /// Whether an agent has looked since the boot: /run is empty after one.
     has_looked: bool,
-    /// The records are there, and the disk does not give them: who does not know what was done
-    /// decides nothing, and writes nothing over them.
-    unread: bool,
-}
-
-/// What is remembered, as far as it is this node's, and what was wrong with it.
-fn recall(node: &Node) -> (Records, Option<Error>) {
-    let (mut records, own) = match Records::load(&node.root) {
-        Ok(records) => (records, None),
-        Err(error) => (Records::default(), Some(error)),
-    };
-    records.forget_future(node.clock.now());
-    let known: Vec<_> = duty::duties(&node.config).iter().map(Duty::id).collect();
-    records.keep_duties(&known);
-    (records, own)
+    /// Since when the disk has not given the records that are there, by the monotonic clock: who
+    /// does not know what was done decides nothing, and writes nothing over them.
+    unread: Option<Duration>,
 }
 
 impl Agent {
@@ -136,9 +125,9 @@ impl Agent {
     pub fn open(node: Arc<Node>) -> Agent {
         node.recall_session();
         let started = node.clock.now();
-        let (records, own) = recall(&node);
+        let (records, own) = memory::recall(&node);
         own.iter().for_each(|error| warn!("{error:#}"));
-        let unread = own.is_some() && Records::are_there(&node.root);
+        let unread = memory::is_unread(&node, own.as_ref()).then(|| node.clock.monotonic());
         for spec in &node.config.certificates {
             if let Err(error) = certs::heal(&node, spec) {
                 warn!(certificate = %spec.name, "{error:#}");
@@ -163,10 +152,7 @@ impl Agent {
 
     /// Takes a look and decides.
     pub async fn look(&mut self) -> (Facts, Decision) {
-        if self.unread {
-            (self.records, self.own) = recall(&self.node);
-            self.unread = self.own.is_some() && Records::are_there(&self.node.root);
-        }
+        self.recall_again();
         let mut facts = Facts::gather(&self.node, &self.records).await;
         self.plane.look(&self.node, &mut facts).await;
         let now = self.node.clock.now();
@@ -184,7 +170,7 @@ impl Agent {
 
     /// Decides upon what a look saw.
     pub fn decide(&self, facts: &Facts) -> Decision {
-        if self.unread {
+        if self.unread.is_some() {
             return Decision::default();
         }
         let now = self.node.clock.now();
@@ -288,7 +274,7 @@ impl Agent {
     /// Writes the records where more than the instant of a success has changed: that one is for
     /// people, and a steady node writes nothing.
     fn save(&mut self) {
-        if self.unread {
+        if self.unread.is_some() {
             return;
         }
         let essence = self.records.essence();

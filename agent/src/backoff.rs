@@ -47,7 +47,7 @@ const LONGEST_AWAY: Duration = Duration::from_mins(75);
 pub fn delay(kind: Kind, failures: u32, asked: Option<Duration>, pace: Pace) -> Duration {
     let eased = (pace.leeway / PART_OF_LEEWAY).min(LONGEST_AWAY).as_secs();
     let (first, longest) = match kind {
-        Kind::Unavailable | Kind::Unauthenticated => (1, eased.max(300)),
+        Kind::Unavailable | Kind::Unauthenticated => (1, longest_away(pace.leeway).as_secs()),
         Kind::Sealed => (5, eased.max(60)),
         _ => (60, 3600),
     };
@@ -58,6 +58,11 @@ pub fn delay(kind: Kind, failures: u32, asked: Option<Duration>, pace: Pace) -> 
         Some(wait) => jittered.max(wait.min(LONGEST_ASKED) + jittered / 4),
         None => jittered,
     }
+}
+
+/// The longest wait for what is away, with so much time before it matters.
+pub fn longest_away(leeway: Duration) -> Duration {
+    (leeway / PART_OF_LEEWAY).clamp(Duration::from_mins(5), LONGEST_AWAY)
 }
 
 /// A `Retry-After` beyond this is not believed: a slip in a proxy must not stop a fleet.

@@ -131,9 +131,9 @@ impl Duty<'_> {
     /// When it is due, and why.
     pub fn due(&self, config: &Config, facts: &Facts, records: &Records, now: Timestamp) -> Due {
         let record = records.duty(&self.id());
-        // A wait that was counted by a clock that has since stepped back is not waited for.
-        let counted = record.tried.is_none_or(|tried| tried <= now);
-        if let Some(until) = record.not_before.filter(|until| *until > now && counted) {
+        let certificates = matches!(self, Duty::Session | Duty::Cert(_));
+        let left = certificates.then(|| leeway(&self.id(), facts, now));
+        if let Some(until) = record.waits_until(left, now) {
             return Due::At(until);
         }
         match self {

@@ -179,6 +179,11 @@ impl Node {
         })
     }
 
+    /// Whether the disk gives what lies beside the records.
+    pub fn disk_reads(&self) -> bool {
+        self.root.read_optional(Path::new(IDENTITY_FILE), 64 << 10).is_ok()
+    }
+
     /// Keeps who Vault took this node for, where that is news.
     pub fn remember_identity(&self, identity: &Identity) -> Result<()> {
         let bytes = serde_json::to_vec_pretty(identity)

@@ -2,6 +2,8 @@
 //! consumer has, what was quarantined. In /var/lib, so that a reboot loop cannot reset a budget
 //! and a kill between commit and act still acts.
 
+mod fared;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
@@ -9,6 +11,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+pub use self::fared::{DutyRecord, Failure};
 use super::act::{self, Acted, RolledBack};
 use super::certs::store::Generation;
 use super::{Done, DutyId};
@@ -38,35 +41,6 @@ pub struct Records {
     /// The certificates under way whose issue is counted.
     #[serde(skip)]
     granted: BTreeSet<String>,
-}
-
-/// How a duty has fared.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct DutyRecord {
-    /// When it last succeeded.
-    pub last_success: Option<Timestamp>,
-    /// Its failures since then.
-    pub failure: Option<Failure>,
-    /// It is not tried before this instant.
-    pub not_before: Option<Timestamp>,
-    /// When it was last tried and failed.
-    pub tried: Option<Timestamp>,
-}
-
-/// A run of failures.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Failure {
-    /// What went wrong last.
-    pub code: Code,
-    /// Its text.
-    pub text: String,
-    /// What a person does about it.
-    pub advice: Option<String>,
-    /// When the run of failures began.
-    pub since: Timestamp,
-    /// How many there were in a row.
-    pub count: u32,
 }
 
 /// What is remembered of a certificate.
@@ -158,16 +132,26 @@ impl Records {
                 Ok(records) => format!("schema {} is not {SCHEMA}", records.schema),
                 Err(error) => format!("line {}: {}", error.line(), said(&error)),
             },
-            Err(error) if Records::are_there(root) => return Err(error),
-            Err(error) => error.to_string(),
+            Err(error) if Records::are_there(root) => {
+                return Err(error.advise(
+                    "see `dmesg` for a failing disk; after an hour the agent goes on without them",
+                ));
+            }
+            Err(error) => format!("{error:#}"),
         };
-        root.rename(path, ASIDE)?;
-        root.fsync_dir(path.parent().unwrap_or(path))?;
+        Records::put_aside(root)?;
         let place = path.with_file_name(ASIDE);
         Err(Error::new(Code::Disk, fault).at(PATH).advise(format!(
             "nothing: the agent began new records; the old ones are in {}",
             place.display()
         )))
+    }
+
+    /// New ones take the place of what is there, which stays beside them.
+    pub fn put_aside(root: &Root) -> Result<()> {
+        let path = Path::new(PATH);
+        root.rename(path, ASIDE)?;
+        root.fsync_dir(path.parent().unwrap_or(path))
     }
 
     /// Whether there are records, though they cannot be read just now.
@@ -354,6 +338,7 @@ impl Records {
         let wait = backoff::delay(kind, count, error.wait(), pace);
         duty.not_before = Some(after(now, wait));
         duty.tried = Some(now);
+        duty.asked = error.wait().is_some();
         if let DutyId::Act(name) = id
             && act::is_consumers(error)
             && let Some(act) = self.consumers.get_mut(name).and_then(|c| c.act.as_mut())

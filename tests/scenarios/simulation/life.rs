@@ -412,36 +412,5 @@ impl Life {
     }
 }
 
-/// What a look found in the archive may be gone when the effect begins.
-#[test]
-fn n02_a_copy_that_is_gone_after_the_look_costs_no_issue_that_was_not_counted() {
-    use super::consumer::Habit;
-    use super::disk::Disk;
-    use super::world::Kind;
-
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let signed = runtime.expect("a runtime").block_on(async {
-        let birth: Timestamp = super::BIRTH.parse().expect("an instant");
-        let (kubernetes, act, habit) = ("1.36", "probe", Habit::Rereads);
-        let kind = Kind { kubernetes, act, habit, token: ("1h", "24h") };
-        let disk = Disk::directory().expect("a directory");
-        let world = World::new(kind, disk, birth).await.expect("a world");
-        let mut life = Life::new(world, Vec::new(), 7, Log::default()).expect("a life");
-        life.live(birth + SignedDuration::from_hours(30)).await.expect("it lives");
-
-        let (name, id) = ("kubelet-client", DutyId::Cert("kubelet-client".into()));
-        std::fs::remove_file(life.world.current(name)).expect("its own link");
-        let (facts, decision) = life.agent().look().await;
-        let due = decision.start.iter().find(|(due, _)| *due == id);
-        let why = due.expect("what is gone is published again").1;
-        life.agent().begin(&id, &facts).expect("it begins");
-        let archive = life.world.path("var/lib/nodeagent/archive").join(name);
-        std::fs::remove_dir_all(archive).expect("its own archive");
-        life.world.model.server().clear_log();
-        let records = life.agent().records().clone();
-        let outcome = Agent::perform(&life.node, &id, why, &records).await;
-        assert!(outcome.is_err(), "{outcome:?}");
-        life.world.model.server().count("/v1/pki/sign/")
-    });
-    assert_eq!(signed, 0, "an issue that no budget knows");
-}
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,97 @@
+//! How a duty has fared: its failures in a row, and until when it waits.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::after;
+use crate::backoff;
+use crate::error::Code;
+
+/// How a duty has fared.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DutyRecord {
+    /// When it last succeeded.
+    pub last_success: Option<Timestamp>,
+    /// Its failures since then.
+    pub failure: Option<Failure>,
+    /// It is not tried before this instant.
+    pub not_before: Option<Timestamp>,
+    /// When it was last tried and failed.
+    pub tried: Option<Timestamp>,
+    /// The other side has asked for the wait (`Retry-After`).
+    pub asked: bool,
+}
+
+impl DutyRecord {
+    /// Until when it waits, with so much time left before it matters. A wait that a leeway allowed
+    /// which is gone meanwhile (a certificate was torn or lost) is cut to what is left of it; what
+    /// somebody has said no to, or asked a wait for, waits its time.
+    pub fn waits_until(&self, leeway: Option<Duration>, now: Timestamp) -> Option<Timestamp> {
+        // A wait that was counted by a clock that has since stepped back is not waited for.
+        let tried = self.tried.filter(|tried| *tried <= now);
+        if self.tried != tried {
+            return None;
+        }
+        let until = self.not_before.filter(|until| *until > now)?;
+        let is_away = |failure: &Failure| failure.code.kind().is_away();
+        let own = !self.asked && self.failure.as_ref().is_none_or(is_away);
+        let (Some(tried), Some(leeway), true) = (tried, leeway, own) else {
+            return Some(until);
+        };
+        let since = Duration::try_from(tried.duration_until(now)).unwrap_or_default();
+        let latest = after(tried, backoff::longest_away(leeway + since));
+        Some(until.min(latest)).filter(|until| *until > now)
+    }
+}
+
+/// A run of failures.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What went wrong last.
+    pub code: Code,
+    /// Its text.
+    pub text: String,
+    /// What a person does about it.
+    pub advice: Option<String>,
+    /// When the run of failures began.
+    pub since: Timestamp,
+    /// How many there were in a row.
+    pub count: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_cut_to_the_leeway_that_is_left() {
+        let at = |minute: i64| Timestamp::from_second(60 * minute).expect("an instant");
+        let away =
+            |code| Failure { code, text: String::new(), advice: None, since: at(0), count: 9 };
+        let waiting = |code, asked| DutyRecord {
+            failure: Some(away(code)),
+            not_before: Some(at(60)),
+            tried: Some(at(0)),
+            asked,
+            ..DutyRecord::default()
+        };
+        let left = |minutes: u64| Some(Duration::from_mins(minutes));
+        let own = waiting(Code::VaultUnreachable, false);
+        for (what, record, left, now, until) in [
+            ("ten hours were left, and are", &own, left(599), 1, Some(60)),
+            ("a certificate was lost", &own, left(0), 1, Some(5)),
+            ("it was lost long ago", &own, left(0), 6, None),
+            ("an hour is left", &own, left(59), 1, Some(10)),
+            ("nothing is lost by waiting", &own, None, 1, Some(60)),
+            ("it has waited", &own, left(599), 60, None),
+            ("the clock stepped back", &own, left(599), -1, None),
+            ("somebody said no", &waiting(Code::PolicyDenied, false), left(0), 1, Some(60)),
+            ("Vault asked for it", &waiting(Code::VaultFailing, true), left(0), 1, Some(60)),
+        ] {
+            assert_eq!(record.waits_until(left, at(now)), until.map(at), "{what}");
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Single turns of the agent that a drawn life seldom meets.
+
+use super::super::BIRTH;
+use super::super::consumer::Habit;
+use super::super::disk::Disk;
+use super::super::world::Kind;
+use super::*;
+
+/// A life without faults.
+async fn fair() -> Life {
+    let birth: Timestamp = BIRTH.parse().expect("an instant");
+    let (kubernetes, act, habit) = ("1.36", "probe", Habit::Rereads);
+    let kind = Kind { kubernetes, act, habit, token: ("1h", "24h") };
+    let disk = Disk::directory().expect("a directory");
+    let world = World::new(kind, disk, birth).await.expect("a world");
+    Life::new(world, Vec::new(), 7, Log::default()).expect("a life")
+}
+
+async fn live(life: &mut Life, time: SignedDuration) {
+    let end = life.world.now() + time;
+    life.live(end).await.expect("it lives");
+}
+
+fn block_on<T>(story: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(story)
+}
+
+/// What a look found in the archive may be gone when the effect begins.
+#[test]
+fn n02_a_copy_that_is_gone_after_the_look_costs_no_issue_that_was_not_counted() {
+    let signed = block_on(async {
+        let mut life = fair().await;
+        live(&mut life, SignedDuration::from_hours(30)).await;
+
+        let (name, id) = ("kubelet-client", DutyId::Cert("kubelet-client".into()));
+        std::fs::remove_file(life.world.current(name)).expect("its own link");
+        let (facts, decision) = life.agent().look().await;
+        let due = decision.start.iter().find(|(due, _)| *due == id);
+        let why = due.expect("what is gone is published again").1;
+        life.agent().begin(&id, &facts).expect("it begins");
+        let archive = life.world.path("var/lib/nodeagent/archive").join(name);
+        std::fs::remove_dir_all(archive).expect("its own archive");
+        life.world.model.server().clear_log();
+        let records = life.agent().records().clone();
+        let outcome = Agent::perform(&life.node, &id, why, &records).await;
+        assert!(outcome.is_err(), "{outcome:?}");
+        life.world.model.server().count("/v1/pki/sign/")
+    });
+    assert_eq!(signed, 0, "an issue that no budget knows");
+}
+
+/// Whoever waits for records for ever lets every certificate end.
+#[test]
+fn records_that_the_disk_never_gives_are_done_without_after_an_hour() {
+    block_on(async {
+        let mut life = fair().await;
+        live(&mut life, SignedDuration::from_hours(2)).await;
+        // They are torn, and cannot be put aside.
+        let path = life.world.path("var/lib/nodeagent/records.json");
+        std::fs::write(&path, "{").expect("its own file");
+        let aside = life.world.path("var/lib/nodeagent/records.json.unreadable/mine");
+        std::fs::create_dir_all(aside).expect("a directory");
+        life.start().expect("it starts");
+        std::fs::remove_file(life.world.current("kubelet-client")).expect("its own link");
+
+        for (minutes, decides) in [(0, false), (59, false), (2, true)] {
+            let later = life.world.now() + SignedDuration::from_mins(minutes);
+            life.world.truth.set(later);
+            let (_, decision) = life.agent().look().await;
+            assert_eq!(!decision.start.is_empty(), decides, "after {minutes} minutes more");
+        }
+        assert_eq!(std::fs::read_to_string(&path).ok().as_deref(), Some("{"), "it is kept");
+    });
+}
