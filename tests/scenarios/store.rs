@@ -37,6 +37,16 @@ async fn a_torn_file_is_published_again_from_the_archive() {
     }
 }
 
+/// Half of a bundle of two is a bundle.
+#[tokio::test]
+async fn a_bundle_that_has_lost_an_authority_is_published_again_from_the_archive() {
+    let (stage, agent) = healthy(StageOptions::worker()).await;
+    let before = serial(&stage);
+    let other = stage.read("/etc/nodeagent/etcd-ca.pem");
+    stage.write(&format!("{PUBLISHED}/current/ca.pem"), other.as_bytes()).expect("it is written");
+    heals(&stage, &agent, &before);
+}
+
 #[tokio::test]
 async fn a_missing_link_and_a_missing_file_are_published_again() {
     for name in ["current", "current/key.pem"] {

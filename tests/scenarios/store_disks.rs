@@ -8,7 +8,7 @@ use rig::stage::{Stage, StageOptions};
 
 use crate::play::*;
 
-/// A file system in memory over /var/lib of a node; unmounted when dropped.
+/// A file system in memory over a directory of a node; unmounted when dropped.
 struct SmallDisk {
     path: PathBuf,
 }
@@ -16,10 +16,14 @@ struct SmallDisk {
 impl SmallDisk {
     /// Mounts it; nothing, with the reason, where that is not possible.
     fn mount(stage: &Stage, size: &str) -> Option<SmallDisk> {
+        SmallDisk::over(stage, "/var/lib", size)
+    }
+
+    fn over(stage: &Stage, path: &str, size: &str) -> Option<SmallDisk> {
         if !is_root() {
             return None;
         }
-        let path = stage.path("/var/lib");
+        let path = stage.path(path);
         std::fs::create_dir_all(&path).expect("a directory");
         let options = format!("size={size},mode=0755");
         let kind = Some("tmpfs");
@@ -129,4 +133,20 @@ async fn a_fresh_node_with_a_full_disk_does_not_log_in_with_a_nonce_it_cannot_ke
     disk.free();
     agent.reload().expect("it runs");
     wait_healthy(&stage);
+}
+
+/// What a disk does not let go stays beside its successors, and these are renewed all the same.
+#[tokio::test]
+async fn a_generation_that_cannot_be_removed_keeps_none_after_it_from_renewal() {
+    let stage = stage(brief(12, 6)).await;
+    date_back_little(&stage).await;
+    let stuck = format!("{PUBLISHED}/00000000");
+    let Some(disk) = SmallDisk::over(&stage, &stuck, "1m") else { return };
+    stage.write(&format!("{stuck}/cert.pem"), b"former").expect("it is written");
+    disk.remount(MsFlags::MS_RDONLY);
+    let _agent = stage.run().expect("the agent starts");
+    let first = wait_renewed(&stage, "");
+    let second = wait_renewed(&stage, &first);
+    wait_renewed(&stage, &second);
+    assert_eq!(stage.read(&format!("{stuck}/cert.pem")), "former");
 }

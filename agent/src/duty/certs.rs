@@ -128,11 +128,16 @@ fn renewal(
         let left = back.duration_until(leaf.not_after);
         return (back.checked_add(left / 2).unwrap_or(leaf.not_after), None);
     }
-    let place = facts.identity.as_ref().map_or(0, |node| backoff::hash(&node.instance_id));
+    let place = place(facts.identity.as_ref());
     // Vault dates certificates back; what had passed of a life when it was issued is none of it.
     let life = leaf.not_before..leaf.not_after;
     let begun = record.issued.filter(|at| life.contains(at)).unwrap_or(leaf.not_before);
     (schedule::renew_at(begun, leaf.not_after, config.survive, place), held.flaw)
+}
+
+/// The node's place in the fleet.
+fn place(identity: Option<&Identity>) -> u64 {
+    identity.map_or(0, |node| backoff::hash(&node.instance_id))
 }
 
 /// When the budget of issues allows the next one; nothing if it allows it now.
@@ -185,11 +190,26 @@ pub fn examine(
             Published::Sound { generation, material } => {
                 let leaf = Leaf::of(&material)?;
                 let asked = is_requested(node, spec).then_some(Why::Requested);
-                let open = publish::superseded(&node.root, &target, generation)?;
-                let unfinished = (!open.is_empty()).then_some(Why::Unfinished);
+                // What a failing disk does not let go must not hold up a renewal that is due.
+                let open = publish::superseded(&node.root, &target, generation);
+                let open = open.is_ok_and(|open| !open.is_empty());
+                let place = place(identity);
+                let survive = node.config.survive;
+                let renew = schedule::renew_at(leaf.not_before, leaf.not_after, survive, place);
+                let unfinished = open && node.clock.now() < renew;
+                let unfinished = unfinished.then_some(Why::Unfinished);
                 let flaw =
                     unfinished.or(asked).or_else(|| flaw(node, spec, identity, &leaf, &material));
-                CertFact::Held(Held { generation, leaf, flaw })
+                // A bundle that lost authorities reads as one of before they were added. Where the
+                // archive tells otherwise no issue is needed.
+                let archived = (flaw == Some(Why::CaRotated)).then(spare).flatten();
+                match archived.filter(|(_, kept)| kept.cert == material.cert) {
+                    Some((archived, _)) => CertFact::Broken {
+                        reason: "ca.pem lacks an authority that it had".into(),
+                        archived: Some(archived),
+                    },
+                    None => CertFact::Held(Held { generation, leaf, flaw }),
+                }
             }
         })
     };
@@ -265,6 +285,8 @@ pub async fn perform(node: &Node, spec: &CertSpec, records: &Records) -> Result<
             .at(&spec.name)
             .advise("see `dmesg` for a failing disk"));
     }
+    // What could not be numbered, and so not be kept, is not asked for.
+    next_generation(&Archive::of(&node.root, &spec.name), &node.root, &target(node, spec)?)?;
     let material = issue::issue(node, spec).await.during(format!("issuing {}", spec.name))?;
     let commit = commit(node, spec, &material).await.during(format!("publishing {}", spec.name))?;
     if is_requested(node, spec) {

@@ -145,8 +145,7 @@ async fn prove(node: &Node, held: Session) -> Result<&'static str> {
     let now = node.clock.now();
     let mut session = held;
     session.facts.renewable = known.renewable;
-    // A token without an end (a root token) has no lease to plan by; it is not ours to keep.
-    session.facts.expires = after(now, known.ttl);
+    session.facts.expires = after(now, looked_after(known.ttl));
     session.facts.since = session.facts.since.min(now);
     node.session.set(session, Standing::Proved);
     Ok("took up the stored token")
@@ -159,7 +158,7 @@ async fn renew(node: &Node, held: Session) -> Result<&'static str> {
     let now = node.clock.now();
     let mut session = held;
     session.facts.since = now;
-    session.facts.expires = after(now, auth.lease);
+    session.facts.expires = after(now, looked_after(auth.lease));
     session.facts.renewable = auth.renewable;
     node.session.set(session.clone(), Standing::Proved);
     node.store_session(&session)?;
@@ -176,8 +175,7 @@ async fn log_in(node: &Node) -> Result<&'static str> {
         .await
         .map_err(|error| error.during("logging in to vault"))?;
     let now = node.clock.now();
-    // A token without an end has a lease of 0; it is still looked after.
-    let lease = if lease.is_zero() { ENDLESS } else { lease };
+    let lease = looked_after(lease);
     let facts = SessionFacts {
         accessor,
         identity: evidence.identity,
@@ -191,9 +189,14 @@ async fn log_in(node: &Node) -> Result<&'static str> {
     let session = Session { token, facts };
     node.session.set(session.clone(), Standing::Proved);
     // First: whoever finds the session at the next start takes it up and does not log in again.
-    node.remember_identity(&session.facts.identity)?;
+    let remembered = node.remember_identity(&session.facts.identity);
     node.store_session(&session)?;
-    Ok("logged in")
+    remembered.map(|()| "logged in")
+}
+
+/// A token without an end has a lease of 0; it is still looked after.
+fn looked_after(lease: std::time::Duration) -> std::time::Duration {
+    if lease.is_zero() { ENDLESS } else { lease }
 }
 
 fn after(now: Timestamp, wait: std::time::Duration) -> Timestamp {
