@@ -190,14 +190,10 @@ pub fn examine(
             Published::Sound { generation, material } => {
                 let leaf = Leaf::of(&material)?;
                 let asked = is_requested(node, spec).then_some(Why::Requested);
-                // What a failing disk does not let go must not hold up a renewal that is due.
                 let open = publish::superseded(&node.root, &target, generation);
-                let open = open.is_ok_and(|open| !open.is_empty());
-                let place = place(identity);
-                let survive = node.config.survive;
-                let renew = schedule::renew_at(leaf.not_before, leaf.not_after, survive, place);
-                let unfinished = open && node.clock.now() < renew;
-                let unfinished = unfinished.then_some(Why::Unfinished);
+                let open =
+                    open.is_ok_and(|open| !open.is_empty()) && has_time(node, &leaf, identity);
+                let unfinished = open.then_some(Why::Unfinished);
                 let flaw =
                     unfinished.or(asked).or_else(|| flaw(node, spec, identity, &leaf, &material));
                 // A bundle that lost authorities reads as one of before they were added. Where the
@@ -214,6 +210,13 @@ pub fn examine(
         })
     };
     looked().unwrap_or_else(CertFact::Unknown)
+}
+
+/// Whether a leaf is not to be renewed yet. What a failing disk does not let go of its former
+/// generations must not hold up its renewal.
+fn has_time(node: &Node, leaf: &Leaf, identity: Option<&Identity>) -> bool {
+    let (survive, place) = (node.config.survive, place(identity));
+    node.clock.now() < schedule::renew_at(leaf.not_before, leaf.not_after, survive, place)
 }
 
 /// Why a sound generation is not what the configuration asks for.
