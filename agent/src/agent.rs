@@ -103,6 +103,8 @@ pub struct Agent {
     in_flight: BTreeSet<DutyId>,
     /// What of the records was written last.
     saved: Option<Records>,
+    /// They could not be written: each look tries once more.
+    unsaved: bool,
     /// The effects that an issue was counted for.
     counted: BTreeSet<DutyId>,
     /// How much time each effect under way had when it began.
@@ -140,6 +142,7 @@ impl Agent {
             records,
             in_flight: BTreeSet::new(),
             saved,
+            unsaved: false,
             counted: BTreeSet::new(),
             leeway: BTreeMap::new(),
             own,
@@ -153,6 +156,9 @@ impl Agent {
     /// Takes a look and decides.
     pub async fn look(&mut self) -> (Facts, Decision) {
         self.recall_again();
+        if self.unsaved {
+            self.save();
+        }
         let mut facts = Facts::gather(&self.node, &self.records).await;
         self.plane.look(&self.node, &mut facts).await;
         let now = self.node.clock.now();
@@ -280,6 +286,7 @@ impl Agent {
         let essence = self.records.essence();
         if self.own.is_some() || self.saved.as_ref() != Some(&essence) {
             self.own = self.records.save(&self.node.root).err();
+            self.unsaved = self.own.is_some();
             self.saved = self.own.is_none().then_some(essence);
         }
     }

@@ -1,5 +1,8 @@
 //! Single turns of the agent that a drawn life seldom meets.
 
+use nodeagent::error::{Code, Error};
+use nodeagent::failpoint::failing;
+
 use super::super::BIRTH;
 use super::super::consumer::Habit;
 use super::super::disk::Disk;
@@ -71,5 +74,24 @@ fn records_that_the_disk_never_gives_are_done_without_after_an_hour() {
             assert_eq!(!decision.start.is_empty(), decides, "after {minutes} minutes more");
         }
         assert_eq!(std::fs::read_to_string(&path).ok().as_deref(), Some("{"), "it is kept");
+    });
+}
+
+/// What only the memory knows is gone with the next crash.
+#[test]
+fn records_that_could_not_be_written_are_written_at_the_next_look() {
+    block_on(async {
+        let mut life = fair().await;
+        live(&mut life, SignedDuration::from_hours(2)).await;
+        let path = life.world.path("var/lib/nodeagent/records.json");
+        let told =
+            |word: &str| std::fs::read_to_string(&path).expect("its own file").contains(word);
+        failing::set(Failing::Changes);
+        let error = Error::new(Code::VaultUnreachable, "away");
+        life.agent().settle(&DutyId::Session, Err(error));
+        failing::set(Failing::Nothing);
+        assert!(!told("vault-unreachable"));
+        life.agent().look().await;
+        assert!(told("vault-unreachable"));
     });
 }
