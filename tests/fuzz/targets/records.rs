@@ -74,6 +74,9 @@ fn goes_on(stage: &Stage, mut records: Records, at: Timestamp) {
     assert_eq!(record.recent_issues(at).count(), asked + 1, "an issue is not counted once");
     assert!(record.issues.iter().all(|issue| at.duration_since(*issue) < BUDGET_TIME));
     records.refund_issue("k");
+    // What is under way is known to the memory alone; with its end it is forgotten.
+    assert!(records.is_granted("k"));
+    records.end_grant("k");
     assert_eq!(records.certificate("k").recent_issues(at).count(), asked);
     records.forget_backoff();
     records.keep_duties(&known);
