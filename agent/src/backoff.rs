@@ -45,10 +45,9 @@ const LONGEST_AWAY: Duration = Duration::from_mins(75);
 /// 75 min: what a fleet has not done in an outage of hours is then not asked for in the first
 /// minutes after it. The doubling makes the wait as long as the outage was so far.
 pub fn delay(kind: Kind, failures: u32, asked: Option<Duration>, pace: Pace) -> Duration {
-    let eased = (pace.leeway / PART_OF_LEEWAY).min(LONGEST_AWAY).as_secs();
     let (first, longest) = match kind {
         Kind::Unavailable | Kind::Unauthenticated => (1, longest_away(pace.leeway).as_secs()),
-        Kind::Sealed => (5, eased.max(60)),
+        Kind::Sealed => (5, eased(pace.leeway, Duration::from_mins(1)).as_secs()),
         _ => (60, 3600),
     };
     let doublings = failures.saturating_sub(1).min(13);
@@ -62,7 +61,11 @@ pub fn delay(kind: Kind, failures: u32, asked: Option<Duration>, pace: Pace) -> 
 
 /// The longest wait for what is away, with so much time before it matters.
 pub fn longest_away(leeway: Duration) -> Duration {
-    (leeway / PART_OF_LEEWAY).clamp(Duration::from_mins(5), LONGEST_AWAY)
+    eased(leeway, Duration::from_mins(5))
+}
+
+fn eased(leeway: Duration, least: Duration) -> Duration {
+    (leeway / PART_OF_LEEWAY).clamp(least, LONGEST_AWAY)
 }
 
 /// A `Retry-After` beyond this is not believed: a slip in a proxy must not stop a fleet.

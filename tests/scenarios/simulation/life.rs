@@ -226,7 +226,7 @@ impl Life {
         let identity = facts.identity.clone();
         let known = self.known.take();
         let known = known.filter(|known| known.files == *files && known.identity == identity);
-        let failing = matches!(self.ledger.weather.fault, Some(Fault::DiskFailing(_)));
+        let failing = self.ledger.weather.disk_fails();
         let known = known.filter(|_| !failing);
         if let Some(known) = known {
             let held =

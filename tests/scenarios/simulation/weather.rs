@@ -76,14 +76,19 @@ impl Weather {
     }
 
     fn note_disk(&mut self, now: Timestamp) {
-        if matches!(self.fault, Some(Fault::DiskFailing(_))) {
+        if self.disk_fails() {
             self.disk_failed = Some(now);
         }
     }
 
+    /// Whether the disk fails now.
+    pub(super) fn disk_fails(&self) -> bool {
+        matches!(self.fault, Some(Fault::DiskFailing(_)))
+    }
+
     /// Whether the disk lets go what is removed, and has had the time to.
     pub(super) fn disk_is_well(&self, now: Timestamp) -> bool {
-        !matches!(self.fault, Some(Fault::DiskFailing(_)))
+        !self.disk_fails()
             && self.disk_failed.is_none_or(|at| at.duration_until(now) > AFTER_FAILING_DISK)
     }
 

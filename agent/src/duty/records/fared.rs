@@ -31,14 +31,13 @@ impl DutyRecord {
     /// somebody has said no to, or asked a wait for, waits its time.
     pub fn waits_until(&self, leeway: Option<Duration>, now: Timestamp) -> Option<Timestamp> {
         // A wait that was counted by a clock that has since stepped back is not waited for.
-        let tried = self.tried.filter(|tried| *tried <= now);
-        if self.tried != tried {
+        if self.tried.is_some_and(|tried| tried > now) {
             return None;
         }
         let until = self.not_before.filter(|until| *until > now)?;
         let is_away = |failure: &Failure| failure.code.kind().is_away();
         let own = !self.asked && self.failure.as_ref().is_none_or(is_away);
-        let (Some(tried), Some(leeway), true) = (tried, leeway, own) else {
+        let (Some(tried), Some(leeway), true) = (self.tried, leeway, own) else {
             return Some(until);
         };
         let since = Duration::try_from(tried.duration_until(now)).unwrap_or_default();

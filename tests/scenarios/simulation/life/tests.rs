@@ -9,19 +9,16 @@ use super::super::disk::Disk;
 use super::super::world::Kind;
 use super::*;
 
-/// A life without faults.
-async fn fair() -> Life {
+/// A life without faults, after so many hours.
+async fn lived(hours: i64) -> Life {
     let birth: Timestamp = BIRTH.parse().expect("an instant");
     let (kubernetes, act, habit) = ("1.36", "probe", Habit::Rereads);
     let kind = Kind { kubernetes, act, habit, token: ("1h", "24h") };
     let disk = Disk::directory().expect("a directory");
     let world = World::new(kind, disk, birth).await.expect("a world");
-    Life::new(world, Vec::new(), 7, Log::default()).expect("a life")
-}
-
-async fn live(life: &mut Life, time: SignedDuration) {
-    let end = life.world.now() + time;
-    life.live(end).await.expect("it lives");
+    let mut life = Life::new(world, Vec::new(), 7, Log::default()).expect("a life");
+    life.live(birth + SignedDuration::from_hours(hours)).await.expect("it lives");
+    life
 }
 
 fn block_on<T>(story: impl Future<Output = T>) -> T {
@@ -33,8 +30,7 @@ fn block_on<T>(story: impl Future<Output = T>) -> T {
 #[test]
 fn n02_a_copy_that_is_gone_after_the_look_costs_no_issue_that_was_not_counted() {
     let signed = block_on(async {
-        let mut life = fair().await;
-        live(&mut life, SignedDuration::from_hours(30)).await;
+        let mut life = lived(30).await;
 
         let (name, id) = ("kubelet-client", DutyId::Cert("kubelet-client".into()));
         std::fs::remove_file(life.world.current(name)).expect("its own link");
@@ -57,8 +53,7 @@ fn n02_a_copy_that_is_gone_after_the_look_costs_no_issue_that_was_not_counted() 
 #[test]
 fn records_that_the_disk_never_gives_are_done_without_after_an_hour() {
     block_on(async {
-        let mut life = fair().await;
-        live(&mut life, SignedDuration::from_hours(2)).await;
+        let mut life = lived(2).await;
         // They are torn, and cannot be put aside.
         let path = life.world.path("var/lib/nodeagent/records.json");
         std::fs::write(&path, "{").expect("its own file");
@@ -81,8 +76,7 @@ fn records_that_the_disk_never_gives_are_done_without_after_an_hour() {
 #[test]
 fn records_that_could_not_be_written_are_written_at_the_next_look() {
     block_on(async {
-        let mut life = fair().await;
-        live(&mut life, SignedDuration::from_hours(2)).await;
+        let mut life = lived(2).await;
         let path = life.world.path("var/lib/nodeagent/records.json");
         let told =
             |word: &str| std::fs::read_to_string(&path).expect("its own file").contains(word);
