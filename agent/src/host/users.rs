@@ -20,7 +20,7 @@ pub fn group_id(file: &Path, group: &str) -> Result<u32> {
         Ok(id) => numeric(id)?,
         Err(_) => named(file, group)?,
     };
-    match std::fs::read_to_string(MAP) {
+    match read(Path::new(MAP)) {
         Ok(map) if !is_mapped(id, &map) => Err(Error::new(
             Code::Config,
             format!("the group id {id} does not exist in this process's user namespace"),
