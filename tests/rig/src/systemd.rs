@@ -26,6 +26,8 @@ pub use unit::{ActiveState, Behaviour, LoadState, Unit, unit_path};
 /// The model's machine "booted" so long before the model started: the monotonic times of units
 /// that were up before are not zero.
 const BOOTED_BEFORE: Duration = Duration::from_secs(10);
+/// How often [`Systemd::wait_idle`] looks: a job takes a millisecond or more.
+const JOB_POLL: Duration = Duration::from_millis(1);
 /// How long `stop` lets a unit's action go on.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(1);
 
@@ -139,6 +141,20 @@ impl Systemd {
     #[must_use]
     pub fn state(&self, name: &str) -> Option<ActiveState> {
         lock(&self.shared.units).get(name).map(|entry| entry.state)
+    }
+
+    /// Waits, blocking the caller's thread, until a unit has no job; false where the deadline came
+    /// first. What asked for a job may be gone long before the job has ended.
+    #[must_use]
+    pub fn wait_idle(&self, name: &str, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        while lock(&self.shared.units).get(name).is_some_and(|entry| entry.job.is_some()) {
+            if Instant::now() > deadline {
+                return false;
+            }
+            std::thread::sleep(JOB_POLL);
+        }
+        true
     }
 
     /// Every call so far, oldest first.

@@ -282,7 +282,9 @@ impl Lane {
         let wish = self.stage.path(WISH).exists();
         let log = self.stage.log();
         let status = self.stage.status();
-        format!("{:?}: no {what}; wish {wish}\n{status:#}\nlog:\n{log}", self.plot)
+        let (state, calls) = (self.stage.systemd.state(KUBELET), self.stage.systemd.calls());
+        let unit = format!("{KUBELET} {state:?} after {calls:#?}");
+        format!("{:?}: no {what}; wish {wish}; {unit}\n{status:#}\nlog:\n{log}", self.plot)
     }
 
     fn quit(&self, running: Running) {

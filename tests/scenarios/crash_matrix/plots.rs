@@ -67,9 +67,8 @@ impl Plot {
                 worker.with("[cluster]\napi_server = \"https://api.rig.test:6443\"\n")
             }
             Plot::Rotation | Plot::Repair | Plot::Renew => worker,
-            Plot::Restart => never("act = \"restart\""),
+            Plot::Restart | Plot::RollBack => never("act = \"restart\""),
             Plot::Reload => never("act = \"reload\""),
-            Plot::RollBack => never("act = \"restart\"\nlimit = \"2s\""),
             Plot::Bootstrap => {
                 let plane = "[cluster]\napi_server = \"https://api.rig.test:6443\"\n\
                              [etcd.members]\nc1 = \"10.0.0.10\"\n\
@@ -194,8 +193,10 @@ fn whole(disk: &Disk) -> Disk {
     whole
 }
 
-/// As a machine boots: its consumer is down until its gate opens.
+/// As a machine boots: its consumer is down until its gate opens. A job that outlived who asked for
+/// it is waited for: its end would else be taken for one of the next story's unit.
 pub(super) fn set_off(stage: &Stage) {
+    assert!(stage.systemd.wait_idle(KUBELET, SOON), "a job of {KUBELET} does not end");
     stage.kubelet.stop();
     let reloading = stage.kubelet.clone();
     let unit = stage.kubelet.unit().with_reload(Behaviour::run(move || reloading.restart()));
