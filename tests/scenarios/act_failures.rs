@@ -10,7 +10,7 @@ use crate::play::*;
 /// A consumer that is restarted after each commit.
 fn restarted() -> StageOptions {
     let options = StageOptions { consumer: Mode::RereadNever, ..StageOptions::worker() };
-    options.with(&kubelet("act = \"restart\"\nlimit = \"2s\""))
+    options.with(&kubelet("act = \"restart\""))
 }
 
 #[tokio::test]
@@ -123,6 +123,22 @@ async fn the_way_back_leads_to_what_the_consumer_had_and_not_to_what_was_never_p
     assert_eq!((serial(&stage), stage.kubelet.serial()), (good.clone(), Some(good)));
 }
 
+#[tokio::test]
+async fn a_start_before_the_former_certificate_is_in_place_is_none_with_it() {
+    let restore = |stage: &Stage| {
+        let link = stage.path(&format!("{PUBLISHED}/.current.nodeagent~"));
+        format!("2 before symlink {}", link.display())
+    };
+    let (stage, good) = killed_at(restore).await;
+    // As `Restart=` has systemd do: the consumer comes up after all, with what it failed with.
+    stage.start_kubelet().expect("the consumer starts");
+    assert_ne!(stage.kubelet.serial().as_ref(), Some(&good));
+    let _agent = stage.run().expect("the agent starts");
+    wait_problem(&stage, "rolled-back");
+    assert_eq!(stage.certificate(SERVER)["quarantined"], 2);
+    assert_eq!((serial(&stage), stage.kubelet.serial()), (good.clone(), Some(good)));
+}
+
 /// A stage on which a consumer does not come up with another certificate than it has, and the agent
 /// was killed at a point of the rotation; gives the serial of what it has.
 async fn killed_at(point: impl Fn(&Stage) -> String) -> (Stage, String) {
@@ -174,7 +190,7 @@ async fn a_systemd_that_does_not_answer_is_left_after_seconds() {
 
 #[tokio::test]
 async fn a_job_that_hangs_is_left_after_its_limit() {
-    let (stage, agent) = serving(restarted()).await;
+    let (stage, agent) = serving(restarted().with("limit = \"2s\"\n")).await;
     stage.systemd.behave(KUBELET, Behaviour::Hangs);
     ask_renewal(&stage);
     let problem = wait_problem(&stage, "rolled-back");

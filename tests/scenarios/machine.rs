@@ -5,6 +5,7 @@
 mod act;
 mod cold_start;
 mod crash;
+mod guard;
 mod life;
 mod months_off;
 mod rotation;

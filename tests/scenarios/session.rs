@@ -129,6 +129,60 @@ async fn before_a_token_reaches_its_longest_life_there_is_another() {
 }
 
 #[tokio::test]
+async fn a_token_without_an_end_is_kept_and_not_renewed_at_every_look() {
+    let mut options = StageOptions::worker();
+    options.setup.token_ttl = "8s".into();
+    let stage = stage(options).await;
+    let answer = |body: Value| {
+        let headers = vec![("content-type".into(), "application/json".into())];
+        Fault::Status { code: 200, body: body.to_string(), headers }
+    };
+    // A lease of 0 is how Vault says that there is no end.
+    let renewed = json!({ "auth": {
+        "client_token": "endless", "accessor": "endless", "lease_duration": 0, "renewable": true,
+    } });
+    let known = json!({ "data": {
+        "ttl": 0, "creation_ttl": 0, "renewable": false, "accessor": "endless",
+        "policies": ["worker"], "orphan": true, "num_uses": 0, "path": "auth/aws/login",
+    } });
+    stage.model().server().script(vec![
+        Step::on("/v1/auth/token/renew-self", answer(renewed)),
+        Step::on("/v1/auth/token/lookup-self", answer(known)),
+    ]);
+    let lasts = |status: &Value| {
+        let expires = status["vault"]["expires"].as_str().and_then(|text| text.parse().ok());
+        let left = |end: jiff::Timestamp| end.duration_since(jiff::Timestamp::now());
+        expires.is_some_and(|end| left(end) > jiff::SignedDuration::from_mins(50))
+    };
+    let agent = stage.run().expect("the agent starts");
+    wait(&stage, "renewal", lasts);
+    assert_eq!(agent.stop(SOON), Ok(0));
+    let agent = stage.run().expect("the agent starts again");
+    until("lookup", || calls(&stage, "auth/token/lookup-self") == 1);
+    wait(&stage, "proof", |status| status["vault"]["session"] == "logged-in" && lasts(status));
+    look_again(&stage, &agent);
+    assert_eq!((logins(&stage), calls(&stage, "auth/token/renew-self")), (1, 1));
+}
+
+#[tokio::test]
+async fn an_identity_that_cannot_be_kept_costs_no_second_log_in() {
+    let stage = stage(StageOptions::worker()).await;
+    let path = "/var/lib/nodeagent/identity.json";
+    std::fs::create_dir_all(stage.path(path)).expect("something in its place");
+    let agent = stage.run().expect("the agent starts");
+    let text = told(&wait_problem(&stage, "disk"));
+    assert!(text.contains(path), "{text}");
+    wait(&stage, "certificates", |_| {
+        [SERVER, "kubelet-client"].iter().all(|name| stage.certificate(name)["state"] == "good")
+    });
+    agent.kill().expect("it is killed");
+    let _agent = stage.run().expect("the agent starts again");
+    until("lookup", || calls(&stage, "auth/token/lookup-self") == 1);
+    wait(&stage, "session", |status| status["vault"]["session"] == "logged-in");
+    assert_eq!(logins(&stage), 1);
+}
+
+#[tokio::test]
 async fn renewals_that_keep_failing_end_in_a_log_in() {
     let mut options = StageOptions::worker();
     options.setup.token_ttl = "8s".into();

@@ -119,6 +119,22 @@ fn a_generation_is_what_consumers_were_promised() {
 }
 
 #[test]
+fn what_cannot_be_retired_does_not_keep_the_others() {
+    let house = House::new();
+    for number in 1..=3 {
+        let material = material("node");
+        let edition = Edition { generation: Generation(number), material: &material };
+        place(&house.root, &house.target, edition).unwrap();
+        swap(&house.root, &house.target, Generation(number)).unwrap();
+    }
+    // A directory is not unlinked, as little as a file on a disk that fails there.
+    fs::remove_file(house.path("00000001/cert.pem")).unwrap();
+    fs::create_dir(house.path("00000001/cert.pem")).unwrap();
+    retire(&house.root, &house.target, Generation(3)).unwrap_err();
+    assert_eq!(house.numbers(), [1, 3]);
+}
+
+#[test]
 fn each_step_does_its_part_only() {
     let house = House::new();
     let (one, two) = (material("one"), material("two"));
