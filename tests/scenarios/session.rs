@@ -151,7 +151,8 @@ async fn a_token_without_an_end_is_kept_and_not_renewed_at_every_look() {
     ]);
     let lasts = |status: &Value| {
         let expires = status["vault"]["expires"].as_str().and_then(|text| text.parse().ok());
-        let left = |end: jiff::Timestamp| end.duration_since(jiff::Timestamp::now());
+        let now = rig::clock::ModelClock::real().now();
+        let left = |end: jiff::Timestamp| end.duration_since(now);
         expires.is_some_and(|end| left(end) > jiff::SignedDuration::from_mins(50))
     };
     let agent = stage.run().expect("the agent starts");

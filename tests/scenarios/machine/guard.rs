@@ -1,5 +1,5 @@
-//! The guard of the metadata service on a booted node. Whom it lets through hangs on the slices that
-//! the node's own systemd and kubelet place them in, and the agent has to be among them.
+//! The guard of the metadata service on a booted node. Whom it lets through hangs on the slices
+//! that the node's own systemd and kubelet place them in, and the agent has to be among them.
 
 use std::path::Path;
 
