@@ -66,8 +66,12 @@ fn stand_in(story: &Story) {
         let text = format!("{text}\n[Install]\nWantedBy=sockets.target\n");
         story.write(&format!("/etc/systemd/system/imds.{kind}"), &text).expect("it is written");
     }
-    // The network is the rig's, and stays when the node reboots.
+    // The network is the rig's, and stays when the node reboots. Who asks does so from the address of
+    // the node, as on AWS: else the answers would go to the service's.
+    let node = story.machine.ip().to_string();
     story.run(&["ip", "addr", "add", "169.254.169.254/32", "dev", "lo"]);
+    let own = ["local", "169.254.169.254", "dev", "lo", "table", "local", "src", &node];
+    story.run(&[&["ip", "route", "replace"], &own[..]].concat());
     story.run(&["systemctl", "enable", "--now", "imds.socket"]);
 }
 
@@ -109,7 +113,8 @@ fn pod(story: &Story) -> String {
         path.is_some()
     });
     let told = story.run(&["cat", &path.unwrap_or_default()]);
-    let cgroup = told.trim().strip_prefix("0::").expect("cgroup2 alone").to_owned();
+    let cgroup =
+        told.lines().find_map(|line| line.strip_prefix("0::")).expect("cgroup2").to_owned();
     assert!(Path::new(&cgroup).parent().is_some(), "{cgroup}: it has one of its own");
     cgroup
 }
