@@ -66,8 +66,8 @@ fn stand_in(story: &Story) {
         let text = format!("{text}\n[Install]\nWantedBy=sockets.target\n");
         story.write(&format!("/etc/systemd/system/imds.{kind}"), &text).expect("it is written");
     }
-    // The network is the rig's, and stays when the node reboots. Who asks does so from the address of
-    // the node, as on AWS: else the answers would go to the service's.
+    // The network is the rig's, and stays when the node reboots. Who asks does so from the address
+    // of the node, as on AWS: else the answers would go to the service's.
     let node = story.machine.ip().to_string();
     story.run(&["ip", "addr", "add", "169.254.169.254/32", "dev", "lo"]);
     let own = ["local", "169.254.169.254", "dev", "lo", "table", "local", "src", &node];
