@@ -147,13 +147,43 @@ async fn killed_at(point: impl Fn(&Stage) -> String) -> (Stage, String) {
     start_only_with(&stage, &good);
     assert_eq!(agent.stop(SOON), Ok(0));
     ask_renewal(&stage);
-    let point = point(&stage);
+    run_until(&stage, &point(&stage));
+    (stage, good)
+}
+
+/// Runs an agent that is killed at a point.
+fn run_until(stage: &Stage, point: &str) {
     let agent = stage.run_with(|command| {
-        command.env(nodeagent::failpoint::KILL, &point);
+        command.env(nodeagent::failpoint::KILL, point);
     });
     let ended = agent.expect("the agent starts").wait(SOON);
     assert!(ended.as_ref().is_err_and(|text| text.contains("SIGKILL")), "{point}: {ended:?}");
-    (stage, good)
+}
+
+#[tokio::test]
+async fn an_act_is_known_though_a_certificate_that_it_was_for_cannot_be_read() {
+    let (stage, agent) = serving(restarted()).await;
+    assert_eq!(agent.stop(SOON), Ok(0));
+    for name in [SERVER, "kubelet-client"] {
+        let told = run_verb(&stage, &["renew", name]);
+        assert!(told.status.success(), "{}", text_of(&told));
+    }
+    run_until(&stage, "1 after job restarting kubelet.service");
+    until("restart", || stage.kubelet.serial() == Some(serial(&stage)));
+    // Nobody tells from this what is published.
+    let link = stage.path(&format!("{PUBLISHED}/current"));
+    let target = std::fs::read_link(&link).expect("a link");
+    std::fs::remove_file(&link).expect("it is removed");
+    std::fs::write(&link, "a stranger").expect("a file");
+    let agent = stage.run().expect("the agent starts");
+    wait_problem(&stage, "foreign");
+    look_again(&stage, &agent);
+    std::fs::remove_file(&link).expect("it is removed");
+    std::os::unix::fs::symlink(&target, &link).expect("a link");
+    assert!(agent.reload().is_ok());
+    wait_healthy(&stage);
+    wait(&stage, "act", |_| stage.consumer("kubelet")["state"] == "current");
+    assert_eq!(stage.systemd.count("RestartUnit", KUBELET), 1, "once for a generation");
 }
 
 #[tokio::test]

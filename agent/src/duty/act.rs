@@ -65,6 +65,9 @@ pub struct Adopted {
     pub served: Option<String>,
     /// What was done for it, if anything.
     pub act: Option<&'static str>,
+    /// A certificate that the recorded act was for cannot be read just now: the act stays known,
+    /// so that it is not done again for that one.
+    pub unseen: bool,
 }
 
 /// A consumer failed with a new generation.
@@ -281,9 +284,23 @@ impl Case<'_> {
         new.map(|(cert, _)| *cert).collect()
     }
 
-    /// The act that was recorded for exactly this target.
+    /// The act that was recorded for this target. One that was for a certificate besides, which
+    /// cannot be read just now, is no other act.
     fn recorded(&self) -> Option<&ActRecord> {
-        self.record.act.as_ref().filter(|act| act.target == generations(&self.target))
+        let belongs = |act: &&ActRecord| {
+            let mut target = self.target.iter();
+            target.all(|(cert, held)| act.target.get(&cert.name) == Some(&held.generation))
+        };
+        self.record.act.as_ref().filter(belongs)
+    }
+
+    /// Whether the recorded act was for a certificate that cannot be read just now.
+    fn is_unseen(&self) -> bool {
+        let seen = |name: &str| self.target.iter().any(|(cert, _)| cert.name == name);
+        let mut certificates = self.node.config.certificates_of(&self.spec.name);
+        self.record.act.as_ref().is_some_and(|act| {
+            certificates.any(|cert| act.target.contains_key(&cert.name) && !seen(&cert.name))
+        })
     }
 
     /// The unit's state; what has no unit counts as up.
@@ -344,7 +361,8 @@ impl Case<'_> {
     fn adopted(&self, served: Option<String>, act: Option<&'static str>) -> Acted {
         let mut applied = self.record.applied.clone();
         applied.extend(generations(&self.target));
-        Acted::Adopted(Adopted { consumer: self.spec.name.clone(), applied, served, act })
+        let (consumer, unseen) = (self.spec.name.clone(), self.is_unseen());
+        Acted::Adopted(Adopted { consumer, applied, served, act, unseen })
     }
 
     /// A probe shows the served certificates only: the clients' poll is still to be waited for.
@@ -353,7 +371,8 @@ impl Case<'_> {
         let poll = |name: &String| changed.iter().any(|c| c.name == *name && !c.usage.serves());
         applied.extend(generations(&self.target).into_iter().filter(|(name, _)| !poll(name)));
         let (consumer, served) = (self.spec.name.clone(), Some(serial));
-        Acted::Adopted(Adopted { consumer, applied, served, act: None })
+        let unseen = self.is_unseen();
+        Acted::Adopted(Adopted { consumer, applied, served, act: None, unseen })
     }
 
     /// Carries out what was recorded, unless it has happened already or is no longer needed.

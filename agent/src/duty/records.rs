@@ -296,7 +296,9 @@ impl Records {
     fn note_adoption(&mut self, adopted: &super::act::Adopted, now: Timestamp) {
         let consumer = self.consumers.entry(adopted.consumer.clone()).or_default();
         consumer.applied.clone_from(&adopted.applied);
-        consumer.act = None;
+        if !adopted.unseen {
+            consumer.act = None;
+        }
         if let Some(serial) = &adopted.served {
             consumer.proved = Some(now);
             consumer.served = Some(serial.clone());

@@ -245,7 +245,13 @@ impl Node {
             }
         }
         let consumer = name.to_owned();
-        Done::Acted(Acted::Adopted(Adopted { consumer, applied, served: None, act: None }))
+        Done::Acted(Acted::Adopted(Adopted {
+            consumer,
+            applied,
+            served: None,
+            act: None,
+            unseen: false,
+        }))
     }
 }
 
