@@ -111,11 +111,7 @@ async fn a_way_back_that_a_kill_has_cut_is_gone_to_its_end() {
 
 #[tokio::test]
 async fn the_way_back_leads_to_what_the_consumer_had_and_not_to_what_was_never_published() {
-    let swap = |stage: &Stage| {
-        let link = stage.path(&format!("{PUBLISHED}/.current.nodeagent~"));
-        format!("1 before symlink {}", link.display())
-    };
-    let (stage, good) = killed_at(swap).await;
+    let (stage, good) = killed_at(|stage| before_swap(stage, 1)).await;
     let _agent = stage.run().expect("the agent starts");
     let problem = wait_problem(&stage, "rolled-back");
     assert!(!told(&problem).contains("failed too"), "{problem:#}");
@@ -125,11 +121,7 @@ async fn the_way_back_leads_to_what_the_consumer_had_and_not_to_what_was_never_p
 
 #[tokio::test]
 async fn a_start_before_the_former_certificate_is_in_place_is_none_with_it() {
-    let restore = |stage: &Stage| {
-        let link = stage.path(&format!("{PUBLISHED}/.current.nodeagent~"));
-        format!("2 before symlink {}", link.display())
-    };
-    let (stage, good) = killed_at(restore).await;
+    let (stage, good) = killed_at(|stage| before_swap(stage, 2)).await;
     // As `Restart=` has systemd do: the consumer comes up after all, with what it failed with.
     stage.start_kubelet().expect("the consumer starts");
     assert_ne!(stage.kubelet.serial().as_ref(), Some(&good));
@@ -137,6 +129,12 @@ async fn a_start_before_the_former_certificate_is_in_place_is_none_with_it() {
     wait_problem(&stage, "rolled-back");
     assert_eq!(stage.certificate(SERVER)["quarantined"], 2);
     assert_eq!((serial(&stage), stage.kubelet.serial()), (good.clone(), Some(good)));
+}
+
+/// The point before a generation is put in force, the first or a later one of a run.
+fn before_swap(stage: &Stage, nth: u32) -> String {
+    let link = stage.path(&format!("{PUBLISHED}/.current.nodeagent~"));
+    format!("{nth} before symlink {}", link.display())
 }
 
 /// A stage on which a consumer does not come up with another certificate than it has, and the agent

@@ -359,20 +359,27 @@ impl Case<'_> {
     }
 
     fn adopted(&self, served: Option<String>, act: Option<&'static str>) -> Acted {
-        let mut applied = self.record.applied.clone();
-        applied.extend(generations(&self.target));
-        let (consumer, unseen) = (self.spec.name.clone(), self.is_unseen());
-        Acted::Adopted(Adopted { consumer, applied, served, act, unseen })
+        self.taken_up(generations(&self.target), served, act)
     }
 
     /// A probe shows the served certificates only: the clients' poll is still to be waited for.
     fn looked(&self, serial: String, changed: &[&CertSpec]) -> Acted {
-        let mut applied = self.record.applied.clone();
         let poll = |name: &String| changed.iter().any(|c| c.name == *name && !c.usage.serves());
-        applied.extend(generations(&self.target).into_iter().filter(|(name, _)| !poll(name)));
-        let (consumer, served) = (self.spec.name.clone(), Some(serial));
-        let unseen = self.is_unseen();
-        Acted::Adopted(Adopted { consumer, applied, served, act: None, unseen })
+        let mut shown = generations(&self.target);
+        shown.retain(|name, _| !poll(name));
+        self.taken_up(shown, Some(serial), None)
+    }
+
+    fn taken_up(
+        &self,
+        new: Generations,
+        served: Option<String>,
+        act: Option<&'static str>,
+    ) -> Acted {
+        let mut applied = self.record.applied.clone();
+        applied.extend(new);
+        let (consumer, unseen) = (self.spec.name.clone(), self.is_unseen());
+        Acted::Adopted(Adopted { consumer, applied, served, act, unseen })
     }
 
     /// Carries out what was recorded, unless it has happened already or is no longer needed.

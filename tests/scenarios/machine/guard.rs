@@ -14,7 +14,7 @@ const SERVICE: &str = "[identity]\nimds = \"http://169.254.169.254\"\n";
 /// A connection is all that is to be had or not.
 const ASK: &str = "exec 3<> /dev/tcp/169.254.169.254/80";
 
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Answer {
     Reached,
     Prohibited,
@@ -29,7 +29,7 @@ async fn n17_on_a_booted_node_the_guard_lets_the_agent_through_and_no_pod() {
     story.boot().expect("it boots");
     stand_in(&story);
     let former = story.wait_serving();
-    assert_eq!(asked(&story), [Reached, Reached, Reached, Reached, Reached], "without a guard");
+    assert_eq!(asked(&story), [Reached; 5], "without a guard");
 
     story.run(&["systemctl", "enable", "--now", GUARD]);
     let guarded = [Reached, Reached, Prohibited, Prohibited, Prohibited];
@@ -49,7 +49,7 @@ async fn n17_on_a_booted_node_the_guard_lets_the_agent_through_and_no_pod() {
     assert_eq!(asked(&story), guarded, "after a reboot");
 
     story.run(&["systemctl", "stop", GUARD]);
-    assert_eq!(asked(&story), [Reached, Reached, Reached, Reached, Reached], "after the guard");
+    assert_eq!(asked(&story), [Reached; 5], "after the guard");
 }
 
 /// The service at its address, on this node alone; behind it is the site's.
