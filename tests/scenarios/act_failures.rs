@@ -7,6 +7,9 @@ use rig::systemd::{ActiveState, Behaviour};
 
 use crate::play::*;
 
+/// The point at which the end of a first restart was told and is not noted yet.
+const RESTARTED: &str = "1 after job-end restarting kubelet.service";
+
 /// A consumer that is restarted after each commit.
 fn restarted() -> StageOptions {
     let options = StageOptions { consumer: Mode::RereadNever, ..StageOptions::worker() };
@@ -129,6 +132,58 @@ async fn a_start_before_the_former_certificate_is_in_place_is_none_with_it() {
     wait_problem(&stage, "rolled-back");
     assert_eq!(stage.certificate(SERVER)["quarantined"], 2);
     assert_eq!((serial(&stage), stage.kubelet.serial()), (good.clone(), Some(good)));
+}
+
+#[tokio::test]
+async fn a_way_back_on_which_the_consumer_failed_too_is_gone_once() {
+    let (stage, good) = killed_at(|_| RESTARTED.into()).await;
+    stage.systemd.behave(KUBELET, Behaviour::Fails);
+    run_until(&stage, RESTARTED);
+    let agent = stage.run().expect("the agent starts");
+    let problem = wait_problem(&stage, "rolled-back");
+    assert!(told(&problem).contains("failed too"), "{problem:#}");
+    look_again(&stage, &agent);
+    assert_eq!(
+        (serial(&stage), stage.certificate(SERVER)["quarantined"].as_u64()),
+        (good, Some(2))
+    );
+    assert_eq!(stage.systemd.count("RestartUnit", KUBELET), 2, "once for a generation");
+}
+
+#[tokio::test]
+async fn a_consumer_that_an_act_took_down_is_started_with_what_was_issued_meanwhile() {
+    let (stage, _) = killed_at(|_| RESTARTED.into()).await;
+    comes_up_again(&stage);
+    stage.systemd.stop();
+    let bad = ask_renewal(&stage);
+    let agent = stage.run().expect("the agent starts");
+    wait_renewed(&stage, &bad);
+    stage.systemd.restart().expect("the bus is back");
+    look_again(&stage, &agent);
+    until("a start with the newest", || stage.kubelet.serial() == Some(serial(&stage)));
+    wait_healthy(&stage);
+    assert_eq!(stage.systemd.state(KUBELET), Some(ActiveState::Active));
+    assert_eq!(stage.systemd.count("RestartUnit", KUBELET), 2, "once for a generation");
+}
+
+#[tokio::test]
+async fn a_consumer_that_failed_before_its_act_does_not_speak_against_the_certificate() {
+    let (stage, good) = killed_at(|_| "1 before job restarting kubelet.service".into()).await;
+    comes_up_again(&stage);
+    stage.kubelet.stop();
+    stage.systemd.set_state(KUBELET, ActiveState::Failed);
+    let _agent = stage.run().expect("the agent starts");
+    until("its act", || stage.kubelet.serial() == Some(serial(&stage)));
+    wait_healthy(&stage);
+    assert_ne!(serial(&stage), good);
+    assert!(stage.certificate(SERVER)["quarantined"].is_null());
+    assert_eq!(stage.systemd.count("RestartUnit", KUBELET), 1);
+}
+
+/// The consumer comes up with whatever is published from now on.
+fn comes_up_again(stage: &Stage) {
+    let consumer = stage.kubelet.clone();
+    stage.systemd.behave(KUBELET, Behaviour::run(move || consumer.restart()));
 }
 
 /// The point before a generation is put in force, the first or a later one of a run.

@@ -48,7 +48,7 @@ pub(crate) fn untold(bus: &Source, page: &Source) -> Vec<Finding> {
         let camel: String = name
             .split('_')
             .map(|word| match word {
-                "pid" => "PID".to_owned(),
+                "id" => "ID".to_owned(),
                 word => word[..1].to_uppercase() + &word[1..],
             })
             .collect();
@@ -133,11 +133,11 @@ fn a_shell_and_a_bond_are_found() {
 #[test]
 fn a_call_that_no_page_names_is_found() {
     let bus =
-        "#[zbus::proxy(x)]\ntrait X {\n    fn load_unit(&self);\n    fn main_pid(&self);\n}\n";
+        "#[zbus::proxy(x)]\ntrait X {\n    fn load_unit(&self);\n    fn invocation_id(&self);\n}\n";
     let found = |page: &str| {
         untold(&Source::new("x.rs", bus), &Source::new("docs/security.md", page)).len()
     };
-    assert_eq!(found("`LoadUnit`, `MainPID`"), 0);
+    assert_eq!(found("`LoadUnit`, `InvocationID`"), 0);
     assert_eq!(found("`LoadUnit`"), 1);
     assert_eq!(found(""), 2);
 }

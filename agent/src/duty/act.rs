@@ -205,10 +205,10 @@ fn plan(config: &Config, spec: &ConsumerSpec, changed: &[&CertSpec]) -> Plan {
     }
 }
 
-/// Whether the unit was started since the act was recorded: it has another main process, or none
-/// of ours to compare and a later start.
+/// Whether the unit was started since the act was recorded: it has another invocation, or none of
+/// before to compare and a later start.
 fn was_restarted(act: &ActRecord, state: &UnitState) -> bool {
-    match (act.main_pid, state.main_pid) {
+    match (&act.invocation, &state.invocation) {
         (Some(before), Some(now)) => before != now,
         _ => state.entered.is_some_and(|entered| entered >= act.begun),
     }
@@ -258,6 +258,10 @@ impl Case<'_> {
                 let text = format!("its unit is {:?}", state.active).to_lowercase();
                 return Err(Error::new(Code::ConsumerSilent, text));
             }
+            // It was not started yet with what the act is for, or was taken down by an act for
+            // what is not published any more: a start is owed to it.
+            (Active::Failed, Some(act)) if !act.ended && !was_restarted(act, &state) => {}
+            (Active::Failed, None) if self.record.act.is_some() => {}
             (Active::Failed, Some(act)) if !act.ended => {
                 let error = Error::new(Code::RestartFailed, "its unit failed after its act");
                 return self.give_up(act, error, records).await;
@@ -271,7 +275,11 @@ impl Case<'_> {
             // Its own start reads the new files; one that was stopped is not ours to start.
             (Active::Inactive | Active::Failed, _) => return Ok(self.adopted(None, None)),
         }
-        match (plan(&self.node.config, self.spec, &changed), recorded) {
+        let plan = match state.active {
+            Active::Failed => Plan::Restart,
+            _ => plan(&self.node.config, self.spec, &changed),
+        };
+        match (plan, recorded) {
             (Plan::Adopt, _) => Ok(self.adopted(None, None)),
             (Plan::Look, None) => self.look(&changed, &state, records).await,
             (_, None) => Ok(self.intend(self.glance().await, &state)),
@@ -307,7 +315,7 @@ impl Case<'_> {
     async fn state(&self) -> Result<UnitState> {
         let Some(unit) = &self.spec.unit else {
             let (load, active) = (Load::Loaded, Active::Active);
-            return Ok(UnitState { load, active, entered: None, main_pid: None });
+            return Ok(UnitState { load, active, entered: None, invocation: None });
         };
         let state = self.node.units.state(unit).await?;
         if state.load == Load::NotFound {
@@ -353,8 +361,8 @@ impl Case<'_> {
 
     fn intend(&self, before: Option<String>, state: &UnitState) -> Acted {
         let target = generations(&self.target);
-        let (begun, main_pid) = (self.node.clock.now(), state.main_pid);
-        let act = ActRecord { target, begun, before, main_pid, ended: false, failed: None };
+        let (begun, invocation) = (self.node.clock.now(), state.invocation.clone());
+        let act = ActRecord { target, begun, before, invocation, ended: false, failed: None };
         Acted::Intends(self.spec.name.clone(), act)
     }
 

@@ -97,9 +97,9 @@ pub struct ActRecord {
     /// The serial that was served before; none where nobody answered.
     #[serde(default)]
     pub before: Option<String>,
-    /// The main process of the unit before; another one tells that the act has happened.
+    /// The invocation of the unit before; another one tells that the act has happened.
     #[serde(default)]
-    pub main_pid: Option<u32>,
+    pub invocation: Option<String>,
     /// It was carried out and did not succeed: it is not carried out again.
     #[serde(default)]
     pub ended: bool,

@@ -44,8 +44,8 @@ pub struct UnitState {
     pub active: Active,
     /// When it last became active by the wall clock, if ever since boot.
     pub entered: Option<Timestamp>,
-    /// The main process of a running service.
-    pub main_pid: Option<u32>,
+    /// What systemd has called its last start, or the one that it is at; none where there was none.
+    pub invocation: Option<String>,
 }
 
 /// Whether systemd found a usable unit file.
@@ -180,37 +180,20 @@ impl Systemd {
         let (connection, manager) = self.manager().await?;
         let path = self.within(ANSWER, manager.load_unit(name)).await?;
         let proxy = UnitProxy::builder(&connection)
-            .path(path.clone())
+            .path(path)
             .cache_properties(CacheProperties::No)
             .build();
         let unit = self.within(ANSWER, proxy).await?;
         let load = self.within(ANSWER, unit.load_state()).await?;
         let active = self.within(ANSWER, unit.active_state()).await?;
         let entered = self.within(ANSWER, unit.active_enter_timestamp()).await?;
+        let invocation = self.within(ANSWER, unit.invocation_id()).await?;
         Ok(UnitState {
             load: load_of(load),
             active: active_of(&active)?,
             entered: instant(entered),
-            main_pid: self.main_pid(&connection, name, path).await?,
+            invocation: id_of(invocation),
         })
-    }
-
-    async fn main_pid(
-        &self,
-        connection: &Connection,
-        name: &str,
-        path: OwnedObjectPath,
-    ) -> Result<Option<u32>> {
-        if !name.ends_with(".service") {
-            return Ok(None);
-        }
-        let proxy = ServiceProxy::builder(connection)
-            .path(path)
-            .cache_properties(CacheProperties::No)
-            .build();
-        let service = self.within(ANSWER, proxy).await?;
-        let pid = self.within(ANSWER, service.main_pid()).await?;
-        Ok(Some(pid).filter(|pid| *pid != 0))
     }
 }
 
@@ -345,6 +328,12 @@ fn active_of(state: &str) -> Result<Active> {
     })
 }
 
+/// An id of 128 bits in systemd's own words; a unit that was never started has none.
+fn id_of(bytes: Vec<u8>) -> Option<String> {
+    let id = u128::from_be_bytes(bytes.try_into().ok()?);
+    Some(format!("{id:032x}"))
+}
+
 /// Microseconds since 1970, where 0 is never.
 fn instant(micros: u64) -> Option<Timestamp> {
     let micros = i64::try_from(micros).ok().filter(|micros| *micros > 0)?;
@@ -384,15 +373,8 @@ trait Unit {
     fn active_state(&self) -> zbus::Result<String>;
     #[zbus(property)]
     fn active_enter_timestamp(&self) -> zbus::Result<u64>;
-}
-
-#[zbus::proxy(
-    interface = "org.freedesktop.systemd1.Service",
-    default_service = "org.freedesktop.systemd1"
-)]
-trait Service {
-    #[zbus(property, name = "MainPID")]
-    fn main_pid(&self) -> zbus::Result<u32>;
+    #[zbus(property, name = "InvocationID")]
+    fn invocation_id(&self) -> zbus::Result<Vec<u8>>;
 }
 
 #[cfg(test)]

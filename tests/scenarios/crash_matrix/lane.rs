@@ -283,7 +283,9 @@ impl Lane {
         let log = self.stage.log();
         let status = self.stage.status();
         let (state, calls) = (self.stage.systemd.state(KUBELET), self.stage.systemd.calls());
-        let unit = format!("{KUBELET} {state:?} after {calls:#?}");
+        let calls: Vec<_> =
+            calls.iter().map(|c| format!("{} {} {}", c.at, c.method, c.argument)).collect();
+        let unit = format!("{KUBELET} {state:?} after {}", calls.join("; "));
         format!("{:?}: no {what}; wish {wish}; {unit}\n{status:#}\nlog:\n{log}", self.plot)
     }
 

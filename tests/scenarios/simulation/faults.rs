@@ -98,7 +98,7 @@ impl World {
             Fault::Consumer(start) => self.consumer.set_start(start),
             Fault::Stopped => {
                 self.aws.stop(&self.instance);
-                self.consumer.stop();
+                self.units.go_down();
             }
         }
         self.let_sockets_settle().await;

@@ -136,8 +136,8 @@ fn what_is_bad_is_repaired(evidence: &Evidence) -> Result<(), String> {
 }
 
 /// At most one restart or reload for each set of generations, kills and reboots included. One
-/// case is excused: kill -9 between a job and the note of its end, where the job was a reload or
-/// a start that failed, of which systemd keeps nothing.
+/// case is excused: kill -9 between a reload and the note of its end, of which systemd keeps
+/// nothing.
 fn a_generation_is_acted_on_once(evidence: &Evidence) -> Result<(), String> {
     for (index, act) in evidence.acts.iter().enumerate() {
         let known = evidence.acts[..index].iter().filter(|before| before.trace == Trace::Known);

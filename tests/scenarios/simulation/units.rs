@@ -36,10 +36,20 @@ pub(super) struct Act {
 /// What is left of a job when whoever asked for it is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Trace {
-    /// Its end was told, or the unit has entered its state since.
+    /// Its end was told, or the unit has had another invocation since.
     Known,
-    /// The agent was killed, and systemd keeps nothing of a reload or of a start that failed.
+    /// The agent was killed, and systemd keeps nothing of a reload.
     Lost,
+}
+
+/// What systemd knows of the unit's starts.
+#[derive(Default)]
+struct Starts {
+    /// How many there were: each is an invocation.
+    count: u64,
+    entered: Option<Timestamp>,
+    /// Whether the last one failed.
+    failed: bool,
 }
 
 /// The recorder.
@@ -48,7 +58,7 @@ pub(super) struct Recorder {
     clock: Arc<NodeClock>,
     consumer: Consumer,
     published: PathBuf,
-    entered: Mutex<Option<Timestamp>>,
+    starts: Mutex<Starts>,
     acts: Mutex<Vec<Act>>,
     away: AtomicBool,
 }
@@ -66,7 +76,7 @@ impl Recorder {
             clock,
             consumer,
             published,
-            entered: Mutex::default(),
+            starts: Mutex::default(),
             acts: Mutex::default(),
             away: AtomicBool::new(false),
         }
@@ -98,9 +108,25 @@ impl Recorder {
 
     /// The unit comes up by itself: at boot, when its gate has opened.
     pub(super) fn come_up(&self) {
-        if self.consumer.start().is_ok() {
-            *lock(&self.entered) = Some(self.clock.now());
+        self.start().ok();
+    }
+
+    /// The unit is stopped, as it is when the machine goes down.
+    pub(super) fn go_down(&self) {
+        self.consumer.stop();
+        lock(&self.starts).failed = false;
+    }
+
+    /// A start of the unit: another invocation, whether it comes or not.
+    fn start(&self) -> std::result::Result<(), String> {
+        let started = self.consumer.start();
+        let mut starts = lock(&self.starts);
+        starts.count += 1;
+        starts.failed = started.is_err();
+        if started.is_ok() {
+            starts.entered = Some(self.clock.now());
         }
+        started
     }
 
     fn bus(&self) -> Result<()> {
@@ -127,7 +153,6 @@ impl Recorder {
     }
 
     fn run(&self, limit: Duration) -> Result<()> {
-        let failed = |text: String| Error::new(Code::RestartFailed, text).at("kubelet.service");
         self.record();
         match self.consumer.start_mode() {
             Start::Well => {}
@@ -136,12 +161,9 @@ impl Recorder {
             Start::Hangs => {
                 self.consumer.stop();
                 self.truth.advance(SignedDuration::try_from(limit).expect("a limit is short"));
-                return Err(failed("the job has not ended".into()));
             }
         }
-        self.consumer.start().map_err(failed)?;
-        *lock(&self.entered) = Some(self.clock.now());
-        Ok(())
+        self.start().map_err(|text| Error::new(Code::RestartFailed, text).at("kubelet.service"))
     }
 }
 
@@ -149,22 +171,21 @@ impl Recorder {
 impl Units for Recorder {
     async fn state(&self, _: &str) -> Result<UnitState> {
         self.bus()?;
+        let starts = lock(&self.starts);
         let active = match self.consumer.is_running() {
             true => Active::Active,
-            false => Active::Failed,
+            false if starts.failed => Active::Failed,
+            false => Active::Inactive,
         };
-        let entered = *lock(&self.entered);
-        Ok(UnitState { load: Load::Loaded, active, entered, main_pid: None })
+        let invocation = (starts.count > 0).then(|| starts.count.to_string());
+        Ok(UnitState { load: Load::Loaded, active, entered: starts.entered, invocation })
     }
 
     async fn restart(&self, _: &str, limit: Duration) -> Result<()> {
         self.bus()?;
         self.clock.kill.pass(Place::BeforeAct).await;
         let done = self.run(limit);
-        match done {
-            Ok(()) => self.clock.kill.pass(Place::AfterAct).await,
-            Err(_) => self.end_without_a_trace().await,
-        }
+        self.clock.kill.pass(Place::AfterAct).await;
         done
     }
 

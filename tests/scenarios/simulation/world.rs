@@ -171,7 +171,7 @@ impl World {
     /// it had on disk or in memory is there, and Vault has never heard of it.
     pub(super) fn replace(&mut self) -> Result<(), String> {
         let text = |error: std::io::Error| error.to_string();
-        self.consumer.stop();
+        self.units.go_down();
         self.aws.terminate(&self.instance);
         self.images += 1;
         let image_id = format!("ami-{:017x}", self.images);

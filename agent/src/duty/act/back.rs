@@ -46,9 +46,9 @@ impl Case<'_> {
             return Err(error);
         }
         // The restart that follows shows against what runs now.
-        let main_pid = self.state().await.ok().and_then(|state| state.main_pid);
+        let invocation = self.state().await.ok().and_then(|state| state.invocation);
         let (begun, failed) = (self.node.clock.now(), Some(format!("{error:#}")));
-        let act = ActRecord { begun, main_pid, failed, ..act.clone() };
+        let act = ActRecord { begun, invocation, failed, ..act.clone() };
         Ok(Acted::Intends(self.spec.name.clone(), act))
     }
 
@@ -84,10 +84,11 @@ impl Case<'_> {
         let unit = self.spec.unit.as_deref().unwrap_or_default();
         let state = self.state().await?;
         // A start before the former certificate was in place is none with it.
-        let had_it = !restored && state.active == Active::Active && was_restarted(act, &state);
-        let again = match had_it {
-            true => Ok(()),
-            false => self.node.units.restart(unit, self.spec.limit).await,
+        let had_it = !restored && was_restarted(act, &state);
+        let again = match state.active {
+            Active::Active if had_it => Ok(()),
+            Active::Failed if had_it => Err(Error::new(Code::RestartFailed, "its unit failed")),
+            _ => self.node.units.restart(unit, self.spec.limit).await,
         };
         let fate = match &again {
             Ok(()) => "it was restarted with the former certificate".to_string(),

@@ -44,11 +44,11 @@ async fn a_state_says_whether_it_is_there_and_whether_it_runs() {
     assert_eq!((state.load, state.active), (Load::Loaded, Active::Active));
     let entered = state.entered.map(|at| at.to_string());
     assert_eq!(entered.as_deref(), Some("2026-07-01T00:00:00Z"));
-    assert!(state.main_pid.is_some());
+    assert_eq!(state.invocation.map(|id| id.len()), Some(32));
 
     let missing = host.systemd.state("kubelt.service").await.unwrap();
     assert_eq!((missing.load, missing.active), (Load::NotFound, Active::Inactive));
-    assert_eq!((missing.entered, missing.main_pid), (None, None));
+    assert_eq!((missing.entered, missing.invocation), (None, None));
 
     let masked = Unit::inactive(Behaviour::Works).with_load(LoadState::Masked);
     host.model.add_unit("masked.service", masked);
@@ -70,7 +70,7 @@ async fn a_state_says_whether_it_is_there_and_whether_it_runs() {
 #[tokio::test]
 async fn a_restart_is_awaited_however_quick_or_slow_it_is() {
     let host = Host::with(Unit::active(Behaviour::Works));
-    let before = host.systemd.state("kubelet.service").await.unwrap().main_pid;
+    let before = host.systemd.state("kubelet.service").await.unwrap().invocation;
     for _ in 0..20 {
         host.systemd.restart("kubelet.service", LIMIT).await.unwrap();
     }
@@ -78,7 +78,7 @@ async fn a_restart_is_awaited_however_quick_or_slow_it_is() {
     host.model.behave("kubelet.service", slow);
     host.systemd.restart("kubelet.service", LIMIT).await.unwrap();
     assert_eq!(host.model.count("RestartUnit", "kubelet.service"), 21);
-    assert_ne!(host.systemd.state("kubelet.service").await.unwrap().main_pid, before);
+    assert_ne!(host.systemd.state("kubelet.service").await.unwrap().invocation, before);
     let methods = host.methods();
     let subscribed = methods.iter().position(|method| method == "Subscribe");
     let restarted = methods.iter().position(|method| method == "RestartUnit");

@@ -121,7 +121,7 @@ impl Life {
 
     /// The machine boots: what is in memory and in /run is gone.
     fn boot(&mut self) -> Result<(), String> {
-        self.world.consumer.stop();
+        self.world.units.go_down();
         std::fs::remove_dir_all(self.world.path("run/nodeagent")).ok();
         self.world.clock.boot();
         self.start()

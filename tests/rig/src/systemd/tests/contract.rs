@@ -63,10 +63,17 @@ const SCRIPT: &str = "
     ReloadOrRestartUnit reloads.service replace
     ReloadUnit reloads.service replace
     state reloads.service
+    ReloadUnit reloads.service replace
+    state reloads.service
+    RestartUnit reloads.service replace
+    state reloads.service
     StartUnit reload-fails.service replace
     ReloadUnit reload-fails.service replace
     state reload-fails.service
     RestartUnit fails.service replace
+    state fails.service
+    RestartUnit fails.service replace
+    state fails.service
     state fails.service
     TryRestartUnit fails.service replace
     RestartUnit ends.service replace
@@ -94,13 +101,16 @@ struct Client {
     connection: Connection,
     manager: zbus::Proxy<'static>,
     removed: JobRemovedStream,
+    /// The invocation of each unit when its state was last asked for.
+    invocations: HashMap<String, Vec<u8>>,
 }
 
 impl Client {
     async fn new(connection: Connection) -> Self {
         let typed = ManagerProxy::new(&connection).await.expect("a proxy");
         let removed = typed.receive_job_removed().await.expect("a stream");
-        Self { manager: typed.inner().clone(), removed, connection }
+        let manager = typed.inner().clone();
+        Self { manager, removed, connection, invocations: HashMap::new() }
     }
 
     async fn run(&mut self) -> Vec<String> {
@@ -150,15 +160,17 @@ impl Client {
     }
 
     /// What the agent reads of a unit, numbers only by whether there are any.
-    async fn state(&self, unit: &str) -> String {
+    async fn state(&mut self, unit: &str) -> String {
         let all = self.all(unit, "org.freedesktop.systemd1.Unit").await;
         let text = |name: &str| String::try_from(all[name].clone()).expect("a text");
         let number = |name: &str| u64::try_from(all[name].clone()).expect("a number") > 0;
         let id = Vec::<u8>::try_from(all["InvocationID"].clone()).expect("bytes");
+        let before = self.invocations.insert(unit.to_owned(), id.clone());
+        let another = before.is_none_or(|before| before != id);
         let service = self.all(unit, "org.freedesktop.systemd1.Service").await;
         let pid = u32::try_from(service["MainPID"].clone()).expect("a number") > 0;
         format!(
-            "{} {} {} {} entered {} {} invocation {} reload {:?} pid {pid} job {:?}",
+            "{} {} {} {} entered {} {} invocation {} {another} reload {:?} pid {pid} job {:?}",
             text("Id"),
             text("LoadState"),
             text("ActiveState"),
@@ -183,8 +195,9 @@ impl Client {
     /// A job that hangs, met by its like and by others.
     async fn displace(&mut self) -> Vec<String> {
         const UNIT: &str = "hangs.service";
+        let manager = self.manager.clone();
         let call = async |method: &str, mode: &str| {
-            self.manager.call::<_, _, OwnedObjectPath>(method, &(UNIT, mode)).await
+            manager.call::<_, _, OwnedObjectPath>(method, &(UNIT, mode)).await
         };
         let first = call("RestartUnit", "replace").await.expect("a job");
         let deadline = Instant::now() + LIMIT;
