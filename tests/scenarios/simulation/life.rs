@@ -219,15 +219,17 @@ impl Life {
     }
 
     /// What the agent sees. What it would read and verify again though no file has changed is
-    /// taken from the last look; but now and then it looks all the same, and has to see that.
+    /// taken from the last look; but now and then it looks all the same, and has to see that. What
+    /// a disk that fails gives is no knowledge, nor what a clock that is off tells: by it an
+    /// authority may not be valid yet.
     async fn facts(&mut self, files: &(Published, Marks)) -> Facts {
         self.looks += 1;
         let mut facts = Facts::known(&self.node);
         let identity = facts.identity.clone();
         let known = self.known.take();
         let known = known.filter(|known| known.files == *files && known.identity == identity);
-        let failing = self.ledger.weather.disk_fails();
-        let known = known.filter(|_| !failing);
+        let passing = self.ledger.weather.disk_fails() || self.ledger.weather.clock_is_off();
+        let known = known.filter(|_| !passing);
         if let Some(known) = known {
             let held =
                 |(name, held): (&String, &Held)| (name.clone(), CertFact::Held(held.clone()));
@@ -244,7 +246,7 @@ impl Life {
         let held = |(name, fact): (&String, &CertFact)| Some((name.clone(), fact.held()?.clone()));
         let held: BTreeMap<_, _> = facts.certificates.iter().filter_map(held).collect();
         let whole = held.len() == facts.certificates.len();
-        self.known = (whole && !failing).then_some(Known { files: files.clone(), identity, held });
+        self.known = (whole && !passing).then_some(Known { files: files.clone(), identity, held });
         facts
     }
 

@@ -86,6 +86,11 @@ impl Weather {
         matches!(self.fault, Some(Fault::DiskFailing(_)))
     }
 
+    /// Whether the node's clock is not the true one now.
+    pub(super) fn clock_is_off(&self) -> bool {
+        matches!(self.fault, Some(Fault::ClockStep(_) | Fault::Drift(_)))
+    }
+
     /// Whether the disk lets go what is removed, and has had the time to.
     pub(super) fn disk_is_well(&self, now: Timestamp) -> bool {
         !self.disk_fails()
