@@ -54,7 +54,7 @@ pub fn delay(kind: Kind, failures: u32, asked: Option<Duration>, pace: Pace) -> 
     let step = Duration::from_secs((first << doublings).min(longest));
     let jittered = step.mul_f64(0.5 + 0.5 * fraction(pace.seed, u64::from(failures)));
     match asked {
-        Some(wait) => jittered.max(wait.min(LONGEST_ASKED) + jittered / 4),
+        Some(wait) => jittered.max(believed(wait) + jittered / 4),
         None => jittered,
     }
 }
@@ -68,8 +68,12 @@ fn eased(leeway: Duration, least: Duration) -> Duration {
     (leeway / PART_OF_LEEWAY).clamp(least, LONGEST_AWAY)
 }
 
-/// A `Retry-After` beyond this is not believed: a slip in a proxy must not stop a fleet.
-const LONGEST_ASKED: Duration = Duration::from_secs(3600);
+/// What is believed of a `Retry-After`: an hour and no more, for a slip in a proxy must not stop a
+/// fleet.
+pub fn believed(asked: Duration) -> Duration {
+    const LONGEST_ASKED: Duration = Duration::from_hours(1);
+    asked.min(LONGEST_ASKED)
+}
 
 /// A number in 0..1 from two seeds, the same for the same seeds (SplitMix64's finaliser).
 pub fn fraction(seed: u64, salt: u64) -> f64 {

@@ -340,7 +340,7 @@ impl Records {
         let wait = backoff::delay(kind, count, error.wait(), pace);
         duty.not_before = Some(after(now, wait));
         duty.tried = Some(now);
-        duty.asked = error.wait().is_some();
+        duty.asked_until = error.wait().map(|asked| after(now, backoff::believed(asked)));
         if let DutyId::Act(name) = id
             && act::is_consumers(error)
             && let Some(act) = self.consumers.get_mut(name).and_then(|c| c.act.as_mut())

@@ -21,14 +21,14 @@ pub struct DutyRecord {
     pub not_before: Option<Timestamp>,
     /// When it was last tried and failed.
     pub tried: Option<Timestamp>,
-    /// The other side has asked for the wait (`Retry-After`).
-    pub asked: bool,
+    /// Until when the other side has asked it to wait (`Retry-After`).
+    pub asked_until: Option<Timestamp>,
 }
 
 impl DutyRecord {
     /// Until when it waits, with so much time left before it matters. A wait that a leeway allowed
-    /// which is gone meanwhile (a certificate was torn or lost) is cut to what is left of it; what
-    /// somebody has said no to, or asked a wait for, waits its time.
+    /// which is gone meanwhile (a certificate was torn or lost) is cut to what is left of it, but
+    /// not to less than was asked for; what somebody has said no to waits its time.
     pub fn waits_until(&self, leeway: Option<Duration>, now: Timestamp) -> Option<Timestamp> {
         // A wait that was counted by a clock that has since stepped back is not waited for.
         if self.tried.is_some_and(|tried| tried > now) {
@@ -36,12 +36,13 @@ impl DutyRecord {
         }
         let until = self.not_before.filter(|until| *until > now)?;
         let is_away = |failure: &Failure| failure.code.kind().is_away();
-        let own = !self.asked && self.failure.as_ref().is_none_or(is_away);
-        let (Some(tried), Some(leeway), true) = (self.tried, leeway, own) else {
+        let may_cut = self.failure.as_ref().is_none_or(is_away);
+        let (Some(tried), Some(leeway), true) = (self.tried, leeway, may_cut) else {
             return Some(until);
         };
         let since = Duration::try_from(tried.duration_until(now)).unwrap_or_default();
         let latest = after(tried, backoff::longest_away(leeway + since));
+        let latest = self.asked_until.map_or(latest, |asked| asked.max(latest));
         Some(until.min(latest)).filter(|until| *until > now)
     }
 }
@@ -70,15 +71,15 @@ mod tests {
         let at = |minute: i64| Timestamp::from_second(60 * minute).expect("an instant");
         let away =
             |code| Failure { code, text: String::new(), advice: None, since: at(0), count: 9 };
-        let waiting = |code, asked| DutyRecord {
+        let waiting = |code, asked: Option<i64>| DutyRecord {
             failure: Some(away(code)),
             not_before: Some(at(60)),
             tried: Some(at(0)),
-            asked,
+            asked_until: asked.map(at),
             ..DutyRecord::default()
         };
         let left = |minutes: u64| Some(Duration::from_mins(minutes));
-        let own = waiting(Code::VaultUnreachable, false);
+        let own = waiting(Code::VaultUnreachable, None);
         for (what, record, left, now, until) in [
             ("ten hours were left, and are", &own, left(599), 1, Some(60)),
             ("a certificate was lost", &own, left(0), 1, Some(5)),
@@ -87,8 +88,17 @@ mod tests {
             ("nothing is lost by waiting", &own, None, 1, Some(60)),
             ("it has waited", &own, left(599), 60, None),
             ("the clock stepped back", &own, left(599), -1, None),
-            ("somebody said no", &waiting(Code::PolicyDenied, false), left(0), 1, Some(60)),
-            ("Vault asked for it", &waiting(Code::VaultFailing, true), left(0), 1, Some(60)),
+            ("somebody said no", &waiting(Code::PolicyDenied, None), left(0), 1, Some(60)),
+            ("Vault asked for all", &waiting(Code::VaultFailing, Some(60)), left(0), 1, Some(60)),
+            ("Vault asked for some", &waiting(Code::VaultFailing, Some(9)), left(0), 1, Some(9)),
+            ("it asked for little", &waiting(Code::VaultThrottled, Some(1)), left(0), 1, Some(5)),
+            (
+                "and ten hours are left",
+                &waiting(Code::VaultThrottled, Some(1)),
+                left(599),
+                1,
+                Some(60),
+            ),
         ] {
             assert_eq!(record.waits_until(left, at(now)), until.map(at), "{what}");
         }
