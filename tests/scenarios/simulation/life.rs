@@ -271,9 +271,8 @@ impl Life {
     fn is_seen_still(&self, facts: &Facts) -> bool {
         let lately = self.checked.is_some_and(|at| at.duration_until(self.world.now()) < LITTLE);
         let held = facts.certificates.values().all(|fact| fact.held().is_some());
-        let changes = [Fault::Drift(0), Fault::DiskFailing(Failing::Nothing)];
-        let fault = self.ledger.weather.fault.as_ref().map(std::mem::discriminant);
-        lately && held && !changes.iter().any(|it| fault == Some(std::mem::discriminant(it)))
+        let drifts = matches!(self.ledger.weather.fault, Some(Fault::Drift(_)));
+        lately && held && !drifts && !self.ledger.weather.disk_fails()
     }
 
     /// While effects are under way, a look asks for none of them, nor for an act beside an issue.

@@ -159,7 +159,6 @@ impl Recorder {
             Start::Late => self.truth.advance(LATE),
             Start::Fails => self.truth.advance(EXIT),
             Start::Hangs => {
-                self.consumer.stop();
                 self.truth.advance(SignedDuration::try_from(limit).expect("a limit is short"));
             }
         }
