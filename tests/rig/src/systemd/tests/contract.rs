@@ -209,8 +209,10 @@ impl Client {
         let stop = call("StopUnit", "replace").await.expect("a job");
         let canceled = self.end(&first).await;
         let stopped = self.end(&stop).await;
-        // Which half of the restart is queued by then is a matter of time.
+        // Which half of the restart is queued by then is a matter of time, and so is whether its
+        // second start has begun when the stop comes.
         let refused = refused.split(" (").next().unwrap_or_default().to_owned();
+        self.invocations.remove(UNIT);
         let joined = format!("joined: {}", first == again);
         vec![joined, refused, canceled, stopped, self.state(UNIT).await]
     }
