@@ -1,8 +1,10 @@
 //! From the start of the agent to its first committed certificate, on the real Vault, beside a
-//! bare client that makes the same requests and the same fsyncs in the same run.
+//! bare client that makes the same requests and the same fsyncs in the same run. Both find the
+//! directories that systemd makes before it starts the agent.
 
-use std::fs::File;
-use std::io::Write;
+use std::fs::{File, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -58,9 +60,25 @@ pub(crate) async fn run() -> Result<(), String> {
     Ok(())
 }
 
+/// A fresh node as systemd starts the agent on it: with the directories that
+/// units/system/nodeagent.service and units/tmpfiles.d/nodeagent.conf name.
+pub(crate) fn replace_node(stage: &mut Stage) -> io::Result<()> {
+    stage.replace_node()?;
+    for (path, mode) in [
+        ("/run/nodeagent", 0o755),
+        ("/var/lib/nodeagent", 0o700),
+        ("/var/lib/nodeagent-certs", 0o755),
+    ] {
+        let path = stage.path(path);
+        std::fs::create_dir_all(&path)?;
+        std::fs::set_permissions(&path, Permissions::from_mode(mode))?;
+    }
+    Ok(())
+}
+
 /// The agent on a fresh node: milliseconds from exec to `current`.
 fn agent(stage: &mut Stage) -> Result<f64, String> {
-    stage.replace_node().map_err(|error| error.to_string())?;
+    replace_node(stage).map_err(|error| error.to_string())?;
     let path = stage.path(CURRENT);
     let begun = Instant::now();
     let running = stage.run().map_err(|error| error.to_string())?;
@@ -78,11 +96,11 @@ fn agent(stage: &mut Stage) -> Result<f64, String> {
 /// The floor on a fresh node: the same requests over one connection each to the metadata service
 /// and to Vault, one key and CSR, and the same files with the same fsyncs.
 async fn bare(stage: &mut Stage) -> Result<f64, String> {
-    stage.replace_node().map_err(|error| error.to_string())?;
+    replace_node(stage).map_err(|error| error.to_string())?;
     let handle = stage.vault.handle();
     let address = format!("https://{}", stage.proxy.addr());
-    let disk = tempfile::tempdir_in(stage.root()).map_err(|error| error.to_string())?;
-    let text = |error: std::io::Error| error.to_string();
+    let text = |error: io::Error| error.to_string();
+    let (state, certs) = (stage.path("/var/lib/nodeagent"), stage.path("/var/lib/nodeagent-certs"));
     let begun = Instant::now();
     let imds = Http::new(stage.imds.url(), None)?;
     let ttl = [("X-aws-ec2-metadata-token-ttl-seconds", "300")];
@@ -91,7 +109,7 @@ async fn bare(stage: &mut Stage) -> Result<f64, String> {
     let identity = "/latest/dynamic/instance-identity";
     imds.call("GET", &format!("{identity}/document"), &token, None).await?;
     let pkcs7 = imds.call("GET", &format!("{identity}/rsa2048"), &token, None).await?;
-    durable(disk.path(), BEFORE_LOGIN).map_err(text)?;
+    before_login(&state).map_err(text)?;
     let vault = Http::new(address, Some(&handle.ca_pem))?;
     let nonce = format!("{:032x}", rand::random::<u128>());
     let body = json!({"role": "worker", "pkcs7": pkcs7.replace('\n', ""), "nonce": nonce});
@@ -102,7 +120,7 @@ async fn bare(stage: &mut Stage) -> Result<f64, String> {
     let body = json!({"csr": csr(&name)?, "common_name": name, "ttl": "24h", "format": "pem"});
     let token = [("X-Vault-Token", token)];
     vault.call("POST", "/v1/pki/sign/kubelet-client", &token, Some(&body)).await?;
-    durable(disk.path(), COMMIT).map_err(text)?;
+    commit(&state, &certs).map_err(text)?;
     Ok(begun.elapsed().as_secs_f64() * 1000.0)
 }
 
@@ -114,52 +132,73 @@ fn csr(name: &str) -> Result<String, String> {
     parameters.serialize_request(&key).and_then(|csr| csr.pem()).map_err(text)
 }
 
-/// What a fresh node makes durable before its first log-in, and what one commit makes durable:
-/// the agent's own directories and files. A name that ends in `/` is a directory.
-const BEFORE_LOGIN: &[&str] =
-    &["var/", "var/agent/", "var/certs/", "var/agent/nonce/", "var/agent/nonce/aws/", "nonce"];
-const COMMIT: &[&str] = &[
-    "records",
-    "archive/",
-    "archive/name/",
-    "archive/name/1/",
-    "archive/name/1/cert",
-    "archive/name/1/key",
-    "archive/name/1/ca",
-    "archive/name/1/pair",
-    "archive/name/1/pinned",
-    "certs/",
-    "certs/name/",
-    "certs/name/1/",
-    "certs/name/1/cert",
-    "certs/name/1/key",
-    "certs/name/1/ca",
-    "certs/name/1/pair",
-    "certs/name/current",
-];
+/// What a fresh node makes durable before its first log-in.
+fn before_login(state: &Path) -> io::Result<()> {
+    directory(&state.join("nonce"), Access::Own)?;
+    directory(&state.join("nonce/aws"), Access::Own)?;
+    file(&state.join("nonce/aws/instance"))
+}
 
-/// Makes files and directories, each durable with the directory that it stands in where that does
-/// not become durable with the rest of a generation.
-fn durable(disk: &Path, names: &[&str]) -> std::io::Result<()> {
-    let sync = |path: &Path| File::open(path)?.sync_all();
-    for name in names {
-        let path = disk.join(name);
-        let parent = path.parent().unwrap_or(disk);
-        if name.ends_with('/') {
-            std::fs::create_dir(&path)?;
-            sync(&path)?;
-            sync(parent)?;
-            continue;
-        }
-        let mut file = File::create(&path)?;
-        file.write_all(&[0; 700])?;
-        file.sync_all()?;
-        let last_of_its_directory = ["nonce", "records", "pinned", "pair", "current"];
-        if last_of_its_directory.iter().any(|last| name.ends_with(last)) {
-            sync(parent)?;
-        }
+/// What it makes durable from there to its first certificate.
+fn commit(state: &Path, certs: &Path) -> io::Result<()> {
+    for record in ["identity", "records", "records"] {
+        file(&state.join(record))?;
     }
-    Ok(())
+    directory(&state.join("archive"), Access::Given)?;
+    let archive = state.join("archive/name");
+    directory(&archive, Access::Own)?;
+    generation(&archive.join("1"), &["cert", "key", "ca", "pair", "pinned"])?;
+    sync(&archive)?;
+    let published = certs.join("consumer/name");
+    directory(&certs.join("consumer"), Access::Given)?;
+    directory(&published, Access::Given)?;
+    // Its access is given before its files are there.
+    std::fs::create_dir(published.join("1"))?;
+    sync(&published.join("1"))?;
+    generation(&published.join("1"), &["cert", "key", "ca", "pair"])?;
+    sync(&published)?;
+    std::os::unix::fs::symlink("1", published.join("current"))?;
+    sync(&published)
+}
+
+/// Whether a new directory needs another group or mode than it has, which is made durable too.
+#[derive(PartialEq, Eq)]
+enum Access {
+    Own,
+    Given,
+}
+
+fn directory(path: &Path, access: Access) -> io::Result<()> {
+    std::fs::create_dir(path)?;
+    if access == Access::Given {
+        sync(path)?;
+    }
+    sync(path.parent().unwrap_or(path))
+}
+
+fn file(path: &Path) -> io::Result<()> {
+    generation(
+        path.parent().unwrap_or(path),
+        &[&path.file_name().unwrap_or_default().to_string_lossy()],
+    )
+}
+
+/// Files beside each other, all written before the first is waited for.
+fn generation(directory: &Path, names: &[&str]) -> io::Result<()> {
+    std::fs::create_dir_all(directory)?;
+    let mut files = Vec::new();
+    for name in names {
+        let mut file = File::create(directory.join(name))?;
+        file.write_all(&[0; 700])?;
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).ok();
+        files.push(file);
+    }
+    files.iter().try_for_each(File::sync_all)?;
+    sync(directory)
+}
+
+fn sync(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
 }
 
 /// A client of one server.

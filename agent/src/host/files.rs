@@ -161,32 +161,45 @@ impl Root {
         place.fsync_dir()
     }
 
-    /// Makes a file that must not exist yet and fsyncs it, but not its directory: for files of
-    /// a directory that nobody looks at before all of them are there.
-    pub fn write_new(&self, path: &Path, bytes: &[u8], mode: u32, gid: Option<u32>) -> Result<()> {
-        self.place(path)?.create(bytes, Access { mode, gid })
+    /// Makes files that must not exist yet in a directory that may, all of them durable and the
+    /// directory's own name not: for what nobody looks at before it is whole. Who may read the
+    /// files may enter the directory.
+    pub fn write_dir(
+        &self,
+        path: &Path,
+        files: &[(&str, &[u8])],
+        mode: u32,
+        gid: Option<u32>,
+    ) -> Result<()> {
+        let enter = (mode & 0o444) >> 2;
+        self.place(path)?.make_dir(Access { mode: mode | enter, gid })?;
+        let place = |(name, bytes): &(&str, _)| Ok((self.place(&path.join(name))?, *bytes));
+        let places = files.iter().map(place).collect::<Result<Vec<_>>>()?;
+        Place::create_all(&places, Access { mode, gid })?;
+        self.fsync_dir(path)
     }
 
     /// Sees to it that the directory exists, is a real one of ours, and has this access; missing
     /// parents are made for everyone to read.
     pub fn make_dir(&self, path: &Path, mode: u32, gid: Option<u32>) -> Result<()> {
-        let parent = path.parent().filter(|parent| parent.parent().is_some());
-        if let Some(parent) = parent
-            && self.stat(parent)?.is_none()
-        {
-            self.make_parent(parent)?;
-        }
-        self.place(path)?.make_dir(Access { mode, gid })
+        self.make_parents(path)?;
+        let place = self.place(path)?;
+        if place.make_dir(Access { mode, gid })? { place.fsync_dir() } else { Ok(()) }
     }
 
     /// A parent appears with its mode: later calls leave one that is there as it is, and so would
     /// never open one that a crash has left closed.
-    fn make_parent(&self, path: &Path) -> Result<()> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let making = path.with_file_name(temporary(&name));
-        self.make_dir(&making, 0o755, None)?;
-        let place = self.place(path)?;
-        self.place(&making)?.rename(&place)?;
+    fn make_parents(&self, path: &Path) -> Result<()> {
+        let parent = path.parent().filter(|parent| parent.parent().is_some());
+        let Some(parent) = parent else { return Ok(()) };
+        if self.stat(parent)?.is_some() {
+            return Ok(());
+        }
+        self.make_parents(parent)?;
+        let place = self.place(parent)?;
+        let making = place.temporary();
+        making.make_dir(Access { mode: 0o755, gid: None })?;
+        making.rename(&place)?;
         place.fsync_dir()
     }
 

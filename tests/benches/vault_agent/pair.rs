@@ -15,7 +15,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::audit::Audit;
-use crate::first_cert::CONFIG;
+use crate::first_cert::{CONFIG, replace_node};
 
 /// Where the agent publishes it; all files of a generation appear with `current`.
 pub(crate) const PUBLISHED: &str =
@@ -91,7 +91,7 @@ impl Pair {
     /// Puts a fresh node into the place of each.
     pub(crate) fn replace(&mut self, config: &str, wish: Wish) -> Result<(), String> {
         let text = |error: std::io::Error| error.to_string();
-        self.stage.replace_node().map_err(text)?;
+        replace_node(&mut self.stage).map_err(text)?;
         self.stage
             .write("/etc/nodeagent/config.d/20-more.toml", config.as_bytes())
             .map_err(text)?;

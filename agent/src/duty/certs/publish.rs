@@ -223,13 +223,10 @@ fn write(root: &Root, target: &Target, edition: Edition<'_>) -> Result<()> {
     let dir = target.generation(edition.generation);
     let material = edition.material;
     let gid = Some(target.gid);
-    root.make_dir(&dir, DIR_MODE, gid)?;
     let pair = material.pair();
     let contents = [&material.cert, material.key.expose(), &material.ca, pair.expose()];
-    for (name, content) in FILES.into_iter().zip(contents) {
-        root.write_new(&dir.join(name), content.as_bytes(), FILE_MODE, gid)?;
-    }
-    root.fsync_dir(&dir)?;
+    let files = FILES.into_iter().zip(contents.map(str::as_bytes)).collect::<Vec<_>>();
+    root.write_dir(&dir, &files, FILE_MODE, gid)?;
     let back = load(root, target, edition.generation).during("reading back")?;
     let same = back.cert == material.cert
         && back.key.expose() == material.key.expose()

@@ -137,7 +137,6 @@ impl Archive {
         self.root.make_dir(&self.dir, 0o700, None)?;
         let making = self.dir.join(files::temporary(&generation.to_string()));
         self.discard(&making)?;
-        self.root.make_dir(&making, 0o700, None)?;
         let pair = material.pair();
         let contents = [
             material.cert.as_str(),
@@ -146,10 +145,8 @@ impl Archive {
             pair.expose(),
             &material.pinned,
         ];
-        for (name, content) in FILES.into_iter().zip(contents) {
-            self.root.write_new(&making.join(name), content.as_bytes(), 0o600, None)?;
-        }
-        self.root.fsync_dir(&making)?;
+        let files = FILES.into_iter().zip(contents.map(str::as_bytes)).collect::<Vec<_>>();
+        self.root.write_dir(&making, &files, 0o600, None)?;
         self.root.rename(&making, &generation.to_string())?;
         self.root.fsync_dir(&self.dir)
     }

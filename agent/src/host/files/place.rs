@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, RawMode};
+use rustix::fs::{Advice, AtFlags, CWD, Gid, Mode, OFlags, RawMode};
 use rustix::io::Errno;
 
 use super::{Access, own_uid};
@@ -54,6 +54,20 @@ impl Place {
         self.fsync(&file)
     }
 
+    /// New files beside each other, all durable, their names not. They are all on their way to the
+    /// disk before the first is waited for: that takes a bit more than half the time.
+    pub(super) fn create_all(places: &[(Place, &[u8])], access: Access) -> Result<()> {
+        let mut files = Vec::new();
+        for (place, bytes) in places {
+            let file = place.write(bytes, access)?;
+            // By posix_fadvise(2) a hint, which begins to write back and says nothing of failures:
+            // fsync does.
+            rustix::fs::fadvise(&file, 0, None, Advice::DontNeed).ok();
+            files.push(file);
+        }
+        places.iter().zip(&files).try_for_each(|((place, _), file)| place.fsync(file))
+    }
+
     /// A new file, not durable yet.
     pub(super) fn write(&self, bytes: &[u8], access: Access) -> Result<File> {
         let fail = |error| failed(&self.full, error);
@@ -93,7 +107,9 @@ impl Place {
         self.fsync_dir()
     }
 
-    pub(super) fn make_dir(&self, access: Access) -> Result<()> {
+    /// Sees to it that there is a directory of ours with this access; the answer is whether it is
+    /// new, and so its name not durable yet. It appears closed, and its access is durable.
+    pub(super) fn make_dir(&self, access: Access) -> Result<bool> {
         let fail = |error| failed(&self.full, error);
         let mode = Mode::RWXU;
         let made = change(Kind::MakeDir, &self.full, Detail::Mode(mode.as_raw_mode()), || {
@@ -110,10 +126,10 @@ impl Place {
             return Err(foreign_owner(&self.full, stat.st_uid));
         }
         let changed = self.grant(&dir, access)?;
-        if made || changed {
+        if changed {
             self.fsync(&dir)?;
         }
-        if made { self.fsync_dir() } else { Ok(()) }
+        Ok(made)
     }
 
     pub(super) fn symlink(&self, target: &str) -> Result<()> {

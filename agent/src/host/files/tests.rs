@@ -66,8 +66,9 @@ fn planted_links_are_replaced_or_refused_and_never_followed() {
     assert!(!dir.path().join("file").is_symlink());
     symlink(&victim, dir.path().join("new")).unwrap();
     let refused = [
-        root.write_new(Path::new("/new"), b"ours", 0o600, None),
+        root.write_dir(Path::new("/"), &[("new", b"ours")], 0o600, None),
         root.write_atomic(Path::new("/dir/file"), b"ours", 0o600, None),
+        root.write_dir(Path::new("/dir"), &[("file", b"ours")], 0o600, None),
         root.make_dir(Path::new("/dir"), 0o700, None),
         root.make_dir(Path::new("/dir/below"), 0o700, None),
         root.swap_link(Path::new("/dir"), "current", "1"),
