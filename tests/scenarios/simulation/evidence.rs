@@ -119,7 +119,13 @@ pub(super) struct Leaf {
 
 impl Certificate {
     pub(super) fn leaf(&self) -> Option<&Leaf> {
-        match &self.found {
+        self.found.leaf()
+    }
+}
+
+impl Found {
+    pub(super) fn leaf(&self) -> Option<&Leaf> {
+        match self {
             Found::Leaf(leaf) => Some(leaf),
             Found::Nothing(_) => None,
         }

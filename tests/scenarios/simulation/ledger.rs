@@ -13,7 +13,7 @@ use nodeagent::host::clock::Clock;
 use nodeagent::node::Node;
 use nodeagent::status::{Status, text};
 
-use super::evidence::{self, Asked, Certificate, Evidence, Expected, Found, Usage};
+use super::evidence::{self, Asked, Certificate, Evidence, Expected, Found, Leaf, Usage};
 use super::faults::CERTIFICATES;
 use super::marks::{Marks, Memo};
 use super::schedule::Fault;
@@ -49,6 +49,8 @@ pub(super) struct Ledger {
     starts: Vec<Timestamp>,
     excuses: Vec<Timestamp>,
     bad_since: BTreeMap<&'static str, Timestamp>,
+    /// The leaf that was put back last, and until when it rests.
+    rests: BTreeMap<&'static str, (String, Timestamp)>,
     commits: Arc<BTreeMap<(String, u64), Timestamp>>,
     asked: Arc<Vec<(Timestamp, Asked)>>,
     pub(super) signed: Arc<Vec<(Timestamp, String)>>,
@@ -214,20 +216,24 @@ impl Ledger {
                 Arc::make_mut(&mut self.commits).insert(commit, now);
             }
         }
-        let rolled_back = agent.records().certificate(name).rolled_back;
-        let rests_until = match (&found, rolled_back) {
-            (Found::Leaf(leaf), Some(back)) => {
-                let left = back.duration_until(leaf.not_after);
-                Some(back + left / 2)
-            }
-            _ => None,
-        };
+        let rests_until = found.leaf().and_then(|leaf| self.rest(agent, name, leaf));
         Certificate {
             torn: self.torn.contains(name),
             bad_since: self.bad_since.get(name).copied(),
             rests_until,
             found,
         }
+    }
+
+    /// Until when a leaf that was put back rests. That it did stays true when the agent's records
+    /// of it are lost.
+    fn rest(&mut self, agent: &Agent, name: &'static str, leaf: &Leaf) -> Option<Timestamp> {
+        if let Some(back) = agent.records().certificate(name).rolled_back {
+            let left = back.duration_until(leaf.not_after);
+            self.rests.insert(name, (leaf.serial.clone(), back + left / 2));
+        }
+        let (serial, until) = self.rests.get(name)?;
+        (*serial == leaf.serial).then_some(*until)
     }
 
     /// Whether a consumer may start: every certificate fits and is valid by the node's clock.
