@@ -141,7 +141,7 @@ fn before_login(state: &Path) -> io::Result<()> {
 
 /// What it makes durable from there to its first certificate.
 fn commit(state: &Path, certs: &Path) -> io::Result<()> {
-    for record in ["identity", "records", "records"] {
+    for record in ["identity", "records"] {
         file(&state.join(record))?;
     }
     directory(&state.join("archive"), Access::Given)?;
