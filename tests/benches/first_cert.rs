@@ -136,18 +136,19 @@ fn csr(name: &str) -> Result<String, String> {
 fn before_login(state: &Path) -> io::Result<()> {
     directory(&state.join("nonce"), Access::Own)?;
     directory(&state.join("nonce/aws"), Access::Own)?;
-    file(&state.join("nonce/aws/instance"))
+    files(&state.join("nonce/aws"), &["instance"])
 }
 
 /// What it makes durable from there to its first certificate.
 fn commit(state: &Path, certs: &Path) -> io::Result<()> {
     for record in ["identity", "records"] {
-        file(&state.join(record))?;
+        files(state, &[record])?;
     }
     directory(&state.join("archive"), Access::Given)?;
     let archive = state.join("archive/name");
     directory(&archive, Access::Own)?;
-    generation(&archive.join("1"), &["cert", "key", "ca", "pair", "pinned"])?;
+    std::fs::create_dir(archive.join("1"))?;
+    files(&archive.join("1"), &["cert", "key", "ca", "pair", "pinned"])?;
     sync(&archive)?;
     let published = certs.join("consumer/name");
     directory(&certs.join("consumer"), Access::Given)?;
@@ -155,7 +156,7 @@ fn commit(state: &Path, certs: &Path) -> io::Result<()> {
     // Its access is given before its files are there.
     std::fs::create_dir(published.join("1"))?;
     sync(&published.join("1"))?;
-    generation(&published.join("1"), &["cert", "key", "ca", "pair"])?;
+    files(&published.join("1"), &["cert", "key", "ca", "pair"])?;
     sync(&published)?;
     std::os::unix::fs::symlink("1", published.join("current"))?;
     sync(&published)
@@ -176,16 +177,8 @@ fn directory(path: &Path, access: Access) -> io::Result<()> {
     sync(path.parent().unwrap_or(path))
 }
 
-fn file(path: &Path) -> io::Result<()> {
-    generation(
-        path.parent().unwrap_or(path),
-        &[&path.file_name().unwrap_or_default().to_string_lossy()],
-    )
-}
-
 /// Files beside each other, all written before the first is waited for.
-fn generation(directory: &Path, names: &[&str]) -> io::Result<()> {
-    std::fs::create_dir_all(directory)?;
+fn files(directory: &Path, names: &[&str]) -> io::Result<()> {
     let mut files = Vec::new();
     for name in names {
         let mut file = File::create(directory.join(name))?;
