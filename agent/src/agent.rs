@@ -210,8 +210,9 @@ impl Agent {
             // An act that was intended has to be on disk before it is carried out.
             DutyId::Act(_) => self.records.save(&self.node.root)?,
         }
-        let leeway = duty::leeway(id, facts, self.node.clock.now());
-        self.leeway.insert(id.clone(), leeway);
+        if let Some(leeway) = duty::leeway(id, facts, self.node.clock.now()) {
+            self.leeway.insert(id.clone(), leeway);
+        }
         self.in_flight.insert(id.clone());
         Ok(())
     }
@@ -244,7 +245,7 @@ impl Agent {
                 let recovered = self.records.succeeded(id, &done, now);
                 outcome::log_success(id, &done, recovered);
                 if let Some(error) = outcome::left_over(&done) {
-                    self.records.failed(id, error, now, Pace::hurried(self.node.seed));
+                    self.records.failed(id, error, now, Pace::steady(self.node.seed));
                 }
             }
             Err(error) => self.settle_failure(id, &error, now),
@@ -258,7 +259,7 @@ impl Agent {
     }
 
     fn settle_failure(&mut self, id: &DutyId, error: &Error, now: Timestamp) {
-        let leeway = self.leeway.get(id).copied().unwrap_or_default();
+        let leeway = self.leeway.get(id).copied();
         let pace = Pace { seed: self.node.seed, leeway };
         let changed = self.records.failed(id, error, now, pace);
         if certs::brought_none(error) {

@@ -131,9 +131,7 @@ impl Duty<'_> {
     /// When it is due, and why.
     pub fn due(&self, config: &Config, facts: &Facts, records: &Records, now: Timestamp) -> Due {
         let record = records.duty(&self.id());
-        let certificates = matches!(self, Duty::Session | Duty::Cert(_));
-        let left = certificates.then(|| leeway(&self.id(), facts, now));
-        if let Some(until) = record.waits_until(left, now) {
+        if let Some(until) = record.waits_until(leeway(&self.id(), facts, now), now) {
             return Due::At(until);
         }
         match self {
@@ -176,17 +174,17 @@ pub fn duties(config: &Config) -> Vec<Duty<'_>> {
 }
 
 /// For how long a duty may stay undone before a certificate ends by it: until the first end of
-/// those that it keeps alive, which are all of them for the session. Nothing where one is missing
-/// already, and for duties that no certificate's end waits for.
-pub fn leeway(id: &DutyId, facts: &Facts, now: Timestamp) -> Duration {
+/// those that it keeps alive, which are all of them for the session. Zero where one is missing
+/// already; none for duties that no certificate's end waits for.
+pub fn leeway(id: &DutyId, facts: &Facts, now: Timestamp) -> Option<Duration> {
     let left = |fact: &CertFact| {
         let end = fact.held().map_or(now, |held| held.leaf.not_after);
         Duration::try_from(now.duration_until(end)).unwrap_or(Duration::ZERO)
     };
     match id {
-        DutyId::Session => facts.certificates.values().map(left).min().unwrap_or_default(),
-        DutyId::Cert(name) => facts.certificates.get(name).map(left).unwrap_or_default(),
-        DutyId::Act(_) | DutyId::Files | DutyId::ControlPlane => Duration::ZERO,
+        DutyId::Session => Some(facts.certificates.values().map(left).min().unwrap_or_default()),
+        DutyId::Cert(name) => Some(facts.certificates.get(name).map(left).unwrap_or_default()),
+        DutyId::Act(_) | DutyId::Files | DutyId::ControlPlane => None,
     }
 }
 

@@ -427,7 +427,7 @@ mod tests {
     #[test]
     fn what_waits_for_vault_is_tried_when_another_duty_has_heard_of_it() {
         let now = Timestamp::from_second(1_800_000_000).expect("an instant");
-        let pace = Pace { seed: 7, leeway: Duration::from_secs(20 * 3600) };
+        let pace = Pace { seed: 7, leeway: Some(Duration::from_hours(20)) };
         let cert = |name: &str| DutyId::Cert(name.into());
         let mut records = Records::default();
         for (name, code) in [

@@ -15,7 +15,7 @@ use nodeagent::error::{Code, Error};
 use nodeagent_fuzz::{Stage, assert_error, now};
 
 /// Of a duty that nothing hurries: its waits are the longest.
-const LEISURE: Pace = Pace { seed: 7, leeway: Duration::MAX };
+const LEISURE: Pace = Pace { seed: 7, leeway: Some(Duration::MAX) };
 
 thread_local! {
     static STAGE: LazyCell<Stage> = LazyCell::new(|| Stage::new(&["/var/lib/nodeagent"]));

@@ -7,12 +7,13 @@ use nodeagent::failpoint::failing::Failing;
 
 use super::schedule::{Blow, Fault};
 
-/// After something was away: the longest backoff is 5 minutes, for the log-in and once more for
-/// what waits for it, and a minute for the work itself.
+/// After something was away or Vault said no: the longest backoff is 5 minutes, for the log-in and
+/// once more for what waits for it, and a minute for the work itself.
 const AFTER_ABSENCE: SignedDuration = SignedDuration::from_mins(12);
 
-/// After somebody said no: the longest backoff is an hour, and what waits for it comes after.
-const AFTER_DENIAL: SignedDuration = SignedDuration::from_mins(75);
+/// After what came was wrong, or the consumer failed: the longest backoff is an hour, and what
+/// waits for it comes after.
+const AFTER_HARM: SignedDuration = SignedDuration::from_mins(75);
 
 /// Who has hours left waits longer for a Vault that was away, so that a fleet comes back gently: 75
 /// minutes, and then what a node in a hurry takes. A certificate that ends, or is renewed late, is
@@ -62,7 +63,7 @@ impl Weather {
         self.fault = None;
         self.spells.retain(|spell| spell.until.is_none_or(|end| now.duration_since(end) < MEMORY));
         // Neither a blow on a recovering node nor a fault of a minute shortens what it was
-        // promised before: it may still wait for as long as somebody's no made it wait.
+        // promised before: it may still wait for as long as what was wrong made it wait.
         let left = before.map_or(SignedDuration::ZERO, |spell| {
             spell.recovery.saturating_sub(spell.from.duration_until(now))
         });
@@ -135,18 +136,18 @@ pub(super) fn recovery(fault: &Fault) -> SignedDuration {
         | Fault::DiskReadOnly
         | Fault::Stopped
         | Fault::ClockStep(_)
-        | Fault::Drift(_) => AFTER_ABSENCE,
-        Fault::Lying(_)
+        | Fault::Drift(_)
         | Fault::LoginRoleNarrow
         | Fault::ImageUnknown
         | Fault::PkiRoleNarrow
-        | Fault::PolicyLost
+        | Fault::PolicyLost => AFTER_ABSENCE,
+        Fault::Lying(_)
         | Fault::IssuerUnknown
         | Fault::Foreign
         | Fault::BusAway
         // What was issued and could not be kept is counted: there is no more for an hour.
         | Fault::DiskFailing(_)
-        | Fault::Consumer(_) => AFTER_DENIAL,
+        | Fault::Consumer(_) => AFTER_HARM,
     }
 }
 
@@ -165,11 +166,11 @@ fn a_spell_gives_time_only_where_it_is_longer_than_its_recovery() {
     assert!(!weather.gave_leisure(at(0), at(87)) && weather.gave_leisure(at(0), at(88)));
     weather.foul(at(20), Fault::Away);
     assert!(weather.gave_time(at(0), at(100)) && !weather.gave_time(at(10), at(100)));
-    weather.fair(at(100), AFTER_DENIAL);
+    weather.fair(at(100), AFTER_HARM);
     weather.fair(at(110), AFTER_ABSENCE);
     assert!(!weather.gave_time(at(100), at(170)) && weather.gave_time(at(100), at(176)));
-    weather.foul(at(200), Fault::PolicyLost);
-    weather.fair(at(300), AFTER_DENIAL);
+    weather.foul(at(200), Fault::IssuerUnknown);
+    weather.fair(at(300), AFTER_HARM);
     weather.foul(at(301), Fault::Cut);
     weather.fair(at(302), recovery(&Fault::Cut));
     assert!(!weather.gave_time(at(300), at(375)) && weather.gave_time(at(300), at(376)));

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::after;
 use crate::backoff;
-use crate::error::Code;
+use crate::error::{Code, Kind};
 
 /// How a duty has fared.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -26,22 +26,19 @@ pub struct DutyRecord {
 }
 
 impl DutyRecord {
-    /// Until when it waits, with so much time left before it matters. A wait that a leeway allowed
-    /// which is gone meanwhile (a certificate was torn or lost) is cut to what is left of it, but
-    /// not to less than was asked for; what somebody has said no to waits its time.
+    /// Until when it waits, with so much time left before a certificate ends by it. A wait that a
+    /// leeway allowed which is gone meanwhile (a certificate was torn or lost) is cut to what is
+    /// left of it, but not to less than was asked for.
     pub fn waits_until(&self, leeway: Option<Duration>, now: Timestamp) -> Option<Timestamp> {
         // A wait that was counted by a clock that has since stepped back is not waited for.
         if self.tried.is_some_and(|tried| tried > now) {
             return None;
         }
         let until = self.not_before.filter(|until| *until > now)?;
-        let is_away = |failure: &Failure| failure.code.kind().is_away();
-        let may_cut = self.failure.as_ref().is_none_or(is_away);
-        let (Some(tried), Some(leeway), true) = (self.tried, leeway, may_cut) else {
-            return Some(until);
-        };
+        let (Some(tried), Some(leeway)) = (self.tried, leeway) else { return Some(until) };
+        let kind = self.failure.as_ref().map_or(Kind::Unavailable, |failure| failure.code.kind());
         let since = Duration::try_from(tried.duration_until(now)).unwrap_or_default();
-        let latest = after(tried, backoff::longest_away(leeway + since));
+        let latest = after(tried, backoff::longest(kind, Some(leeway + since)));
         let latest = self.asked_until.map_or(latest, |asked| asked.max(latest));
         Some(until.min(latest)).filter(|until| *until > now)
     }
@@ -88,7 +85,10 @@ mod tests {
             ("nothing is lost by waiting", &own, None, 1, Some(60)),
             ("it has waited", &own, left(599), 60, None),
             ("the clock stepped back", &own, left(599), -1, None),
-            ("somebody said no", &waiting(Code::PolicyDenied, None), left(0), 1, Some(60)),
+            ("somebody said no", &waiting(Code::PolicyDenied, None), left(599), 1, Some(60)),
+            ("and it was lost", &waiting(Code::PolicyDenied, None), left(0), 1, Some(5)),
+            ("Vault is sealed", &waiting(Code::VaultSealed, None), left(0), 1, None),
+            ("what came is wrong", &waiting(Code::CertificateBad, None), left(0), 1, Some(60)),
             ("Vault asked for all", &waiting(Code::VaultFailing, Some(60)), left(0), 1, Some(60)),
             ("Vault asked for some", &waiting(Code::VaultFailing, Some(9)), left(0), 1, Some(9)),
             ("it asked for little", &waiting(Code::VaultThrottled, Some(1)), left(0), 1, Some(5)),
