@@ -134,6 +134,8 @@ codes! {
     SystemdUnreachable = "systemd-unreachable", Unavailable;
     /// systemd would not do what was asked: a right, another job, a shutdown.
     SystemdRefused = "systemd-refused", Unavailable;
+    /// What a consumer's unit needs did not come up, and so neither did the consumer.
+    DependencyFailed = "dependency-failed", Unavailable;
     /// The unit of a consumer does not exist.
     UnitMissing = "unit-missing", Denied;
     /// systemd could not restart or reload a consumer.

@@ -167,6 +167,26 @@ async fn a_consumer_that_an_act_took_down_is_started_with_what_was_issued_meanwh
 }
 
 #[tokio::test]
+async fn a_consumer_that_its_restart_left_down_is_started_when_what_it_needs_is_there() {
+    let (stage, agent) = serving(restarted()).await;
+    stage.systemd.behave(KUBELET, Behaviour::LacksAnother);
+    let before = ask_renewal(&stage);
+    let text = told(&wait_problem(&stage, "dependency-failed"));
+    assert!(text.contains(KUBELET), "{text}");
+    stage.kubelet.stop();
+    assert_eq!(stage.systemd.state(KUBELET), Some(ActiveState::Inactive));
+    look_again(&stage, &agent);
+    wait_problem(&stage, "dependency-failed");
+    comes_up_again(&stage);
+    agent.reload().expect("it runs");
+    until("its start", || stage.kubelet.serial() == Some(serial(&stage)));
+    wait_healthy(&stage);
+    assert_eq!(stage.systemd.state(KUBELET), Some(ActiveState::Active));
+    assert_ne!(serial(&stage), before);
+    assert!(stage.certificate(SERVER)["quarantined"].is_null());
+}
+
+#[tokio::test]
 async fn a_consumer_that_failed_before_its_act_does_not_speak_against_the_certificate() {
     let (stage, good) = killed_at(|_| "1 before job restarting kubelet.service".into()).await;
     comes_up_again(&stage);

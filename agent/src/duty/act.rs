@@ -262,6 +262,7 @@ impl Case<'_> {
             // what is not published any more: a start is owed to it.
             (Active::Failed, Some(act)) if !act.ended && !was_restarted(act, &state) => {}
             (Active::Failed, None) if self.record.act.is_some() => {}
+            (Active::Inactive, _) if self.was_left_down(records) => {}
             (Active::Failed, Some(act)) if !act.ended => {
                 let error = Error::new(Code::RestartFailed, "its unit failed after its act");
                 return self.give_up(act, error, records).await;
@@ -276,7 +277,7 @@ impl Case<'_> {
             (Active::Inactive | Active::Failed, _) => return Ok(self.adopted(None, None)),
         }
         let plan = match state.active {
-            Active::Failed => Plan::Restart,
+            Active::Failed | Active::Inactive => Plan::Restart,
             _ => plan(&self.node.config, self.spec, &changed),
         };
         match (plan, recorded) {
@@ -285,6 +286,13 @@ impl Case<'_> {
             (_, None) => Ok(self.intend(self.glance().await, &state)),
             (plan, Some(act)) => self.act(plan, act, (&state, records)).await,
         }
+    }
+
+    /// Whether the last act stopped the unit and could not start it. systemd calls such a unit
+    /// inactive, as one that a person has stopped.
+    fn was_left_down(&self, records: &Records) -> bool {
+        let failure = records.duty(&DutyId::Act(self.spec.name.clone())).failure;
+        self.record.act.is_some() && failure.is_some_and(|f| f.code == Code::DependencyFailed)
     }
 
     fn changed(&self) -> Vec<&CertSpec> {

@@ -243,7 +243,7 @@ fn judge(result: &str) -> Result<()> {
         "done" => return Ok(()),
         "failed" => (Code::RestartFailed, "it did not come up"),
         "timeout" => (Code::RestartFailed, "it did not come up in the time its unit allows"),
-        "dependency" => (Code::SystemdRefused, "something that it needs did not come up"),
+        "dependency" => (Code::DependencyFailed, "something that it needs did not come up"),
         "canceled" => (Code::SystemdRefused, "another job took the place of ours"),
         "skipped" => (Code::SystemdRefused, "the job does not fit the state of the unit"),
         _ => (Code::SystemdRefused, "systemd ended it in a way that is not known"),
@@ -255,7 +255,7 @@ fn advised(error: Error, unit: &str) -> Error {
     match error.code() {
         Code::UnitMissing => error
             .advise(format!("see `systemctl status {unit}`, then correct `unit` of the consumer")),
-        Code::RestartFailed | Code::SystemdRefused => {
+        Code::RestartFailed | Code::DependencyFailed | Code::SystemdRefused => {
             error.advise(format!("see why: systemctl status {unit}; journalctl -u {unit} -n 50"))
         }
         _ => error,

@@ -90,7 +90,9 @@ impl Case<'_> {
             Active::Failed if had_it => Err(Error::new(Code::RestartFailed, "its unit failed")),
             _ => self.node.units.restart(unit, self.spec.limit).await,
         };
-        let fate = match &again {
+        let fate = match again {
+            // Neither certificate is to blame: the way back is gone on with.
+            Err(error) if error.code() == Code::DependencyFailed => return Err(error),
             Ok(()) => "it was restarted with the former certificate".to_string(),
             Err(also) => format!("with the former certificate it failed too: {also:#}"),
         };

@@ -142,7 +142,7 @@ fn every_end_of_a_job_is_understood() {
     for (result, code) in [
         ("failed", Code::RestartFailed),
         ("timeout", Code::RestartFailed),
-        ("dependency", Code::SystemdRefused),
+        ("dependency", Code::DependencyFailed),
         ("canceled", Code::SystemdRefused),
         ("skipped", Code::SystemdRefused),
         ("frozen", Code::SystemdRefused),

@@ -189,6 +189,12 @@ async fn perform(shared: &Shared, name: &str, kind: Kind) -> &'static str {
             if state.is_up() {
                 shared.enter(name, ActiveState::Deactivating);
             }
+            if matches!(unit.on_restart, Behaviour::LacksAnother) {
+                if state.is_up() {
+                    shared.enter(name, ActiveState::Inactive);
+                }
+                return "dependency";
+            }
             shared.enter(name, ActiveState::Activating);
             let (state, result) = match run(unit.on_restart).await {
                 End::Up => (ActiveState::Active, "done"),
@@ -212,7 +218,7 @@ async fn run(mut behaviour: Behaviour) -> End {
         behaviour = match behaviour {
             Behaviour::Works => return End::Up,
             Behaviour::Fails => return End::Failed,
-            Behaviour::EndsAtOnce => return End::Down,
+            Behaviour::EndsAtOnce | Behaviour::LacksAnother => return End::Down,
             Behaviour::Hangs => std::future::pending().await,
             Behaviour::Slow(by, then) => {
                 tokio::time::sleep(by).await;

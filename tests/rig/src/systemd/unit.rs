@@ -91,6 +91,8 @@ pub enum Behaviour {
     Slow(Duration, Box<Behaviour>),
     /// The job is done, and the unit is down: a service that ends at once.
     EndsAtOnce,
+    /// A unit that it requires does not come up: it is stopped for a restart, and not started.
+    LacksAnother,
 }
 
 impl Behaviour {
@@ -109,6 +111,7 @@ impl std::fmt::Debug for Behaviour {
             Self::Hangs => f.write_str("Hangs"),
             Self::Slow(by, then) => write!(f, "Slow({by:?}, {then:?})"),
             Self::EndsAtOnce => f.write_str("EndsAtOnce"),
+            Self::LacksAnother => f.write_str("LacksAnother"),
         }
     }
 }

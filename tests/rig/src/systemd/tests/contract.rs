@@ -16,9 +16,12 @@ const FAILS: &str = "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bi
 const ENDS: &str = "[Service]\nType=oneshot\nExecStart=/bin/true\n";
 const HANGS: &str = "[Service]\nType=notify\nExecStart=/bin/sleep infinity\n";
 const BAD: &str = "[Service]\nType=notify\n";
+const ONCE: &str = "[Service]\nType=oneshot\nExecStart=/bin/mkdir /run/once\n";
+const NEEDS: &str = "[Unit]\nRequires=once.service\nAfter=once.service\n\
+                     [Service]\nExecStart=/bin/sleep infinity\n";
 
 /// The units as the machine has them.
-const FILES: [(&str, &str); 7] = [
+const FILES: [(&str, &str); 9] = [
     ("sleeps.service", SLEEPS),
     ("reloads.service", RELOADS),
     ("reload-fails.service", RELOAD_FAILS),
@@ -26,6 +29,8 @@ const FILES: [(&str, &str); 7] = [
     ("ends.service", ENDS),
     ("hangs.service", HANGS),
     ("bad.service", BAD),
+    ("once.service", ONCE),
+    ("needs.service", NEEDS),
 ];
 
 /// And as the model has them.
@@ -40,6 +45,8 @@ fn units() -> Vec<(&'static str, Unit)> {
         ("hangs.service", Unit::inactive(Behaviour::Hangs)),
         ("bad.service", works().with_load(LoadState::BadSetting)),
         ("masked.service", works().with_load(LoadState::Masked)),
+        // What it needs comes up once: systemd starts it in the first line of the script.
+        ("needs.service", Unit::active(Behaviour::LacksAnother)),
     ]
 }
 
@@ -47,6 +54,12 @@ fn units() -> Vec<(&'static str, Unit)> {
 const SCRIPT: &str = "
     Subscribe
     Subscribe
+    StartUnit needs.service replace
+    state needs.service
+    RestartUnit needs.service replace
+    state needs.service
+    RestartUnit needs.service replace
+    state needs.service
     state sleeps.service
     RestartUnit sleeps.service replace
     state sleeps.service
