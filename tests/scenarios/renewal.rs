@@ -24,6 +24,24 @@ async fn z05_certificates_are_renewed_over_and_over_and_served_without_a_restart
 }
 
 #[tokio::test]
+async fn a_renewal_that_would_end_sooner_is_refused() {
+    let stage = stage(brief(60, 45)).await;
+    date_back_little(&stage).await;
+    let agent = stage.run().expect("the agent starts");
+    wait_healthy(&stage);
+    let before = serial(&stage);
+    let lives = |life: &str| serde_json::json!({ "ttl": life, "max_ttl": life });
+    change_entry(&stage, "pki/roles/kubelet-server", &lives("5s")).await;
+    let text = told(&wait_problem(&stage, "validity-wrong"));
+    assert!(text.contains("before the one in force") && text.contains("max_ttl"), "{text}");
+    assert_eq!(serial(&stage), before, "hours are not given for minutes");
+    change_entry(&stage, "pki/roles/kubelet-server", &lives("24h")).await;
+    agent.reload().expect("it runs");
+    wait_renewed(&stage, &before);
+    wait_healthy(&stage);
+}
+
+#[tokio::test]
 async fn every_renewal_has_a_key_of_its_own() {
     let (stage, _agent) = healthy(StageOptions::worker()).await;
     let key = || stage.read(&format!("{PUBLISHED}/current/key.pem"));

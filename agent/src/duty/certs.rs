@@ -289,13 +289,33 @@ pub async fn perform(node: &Node, spec: &CertSpec, records: &Records) -> Result<
             .advise("see `dmesg` for a failing disk"));
     }
     // What could not be numbered, and so not be kept, is not asked for.
-    next_generation(&Archive::of(&node.root, &spec.name), &node.root, &target(node, spec)?)?;
-    let material = issue::issue(node, spec).await.during(format!("issuing {}", spec.name))?;
+    can_be_kept(node, spec).map_err(Error::unsent)?;
+    let issuing = || format!("issuing {}", spec.name);
+    let material = issue::issue(node, spec).await.during(issuing())?;
+    lasts_longer(&Leaf::of(&material)?, &fact, node.clock.now()).during(issuing())?;
     let commit = commit(node, spec, &material).await.during(format!("publishing {}", spec.name))?;
     if is_requested(node, spec) {
         node.root.unlink(&request_path(&spec.name))?;
     }
     Ok(Commit { issued: true, ..commit })
+}
+
+/// Whether there is a number for the generation to come.
+fn can_be_kept(node: &Node, spec: &CertSpec) -> Result<Generation> {
+    next_generation(&Archive::of(&node.root, &spec.name), &node.root, &target(node, spec)?)
+}
+
+/// A renewal is for another end: a role whose lives were cut by mistake would replace hours by
+/// minutes, over and over. What is wrong with the one in force is another matter.
+fn lasts_longer(new: &Leaf, fact: &CertFact, now: Timestamp) -> Result<()> {
+    let held = fact.held().filter(|held| held.flaw.is_none() && held.leaf.not_after > now);
+    let Some(held) = held.filter(|held| held.leaf.not_after > new.not_after) else {
+        return Ok(());
+    };
+    let (ends, force) = (new.not_after, held.leaf.not_after);
+    let text = format!("it ends at {ends}, before the one in force, which ends at {force}");
+    Err(Error::new(Code::ValidityWrong, text)
+        .advise("see `ttl` and `max_ttl` of the PKI role, and `max_lease_ttl` of its mount"))
 }
 
 /// A generation in the archive that makes an issue needless: any sound one where none is in force,

@@ -6,33 +6,30 @@ use std::time::Duration;
 use super::leaf::{self, Leaf};
 use super::store::{Archive, Material};
 use super::{names, pinned, request};
-use crate::config::CertSpec;
+use crate::config::{CertSpec, Names};
 use crate::error::{Code, Context, Error, Result};
-use crate::node::Node;
+use crate::node::{Node, Session};
+use crate::secret::Secret;
 use crate::wire::vault::SignRequest;
 
 /// A measurement of the clock that is older than this is taken again before an issue.
 const CLOCK_AGE: Duration = Duration::from_secs(300);
 
+/// What is asked for, and what the answer is held against.
+struct Question<'a> {
+    session: Session,
+    mount: &'a str,
+    pinned: Vec<leaf::Authority>,
+    names: Names,
+    key: Secret,
+    request: SignRequest,
+}
+
 /// Has Vault sign a new key, and checks the answer.
 pub(super) async fn issue(node: &Node, spec: &CertSpec) -> Result<Material> {
-    fresh_clock(node).await?;
-    let session = node.session.proved()?;
-    let authority = node.config.authorities.get(&spec.authority);
-    let authority =
-        authority.ok_or_else(|| Error::new(Code::Bug, "an authority went unchecked"))?;
-    let pinned = pinned(node, spec)?;
-    let names = names(&node.config, spec, &session.facts.identity)?;
-    let (key, csr) = request::make(&names)?;
-    let request = SignRequest {
-        csr_pem: csr,
-        common_name: names.common_name.clone(),
-        dns: names.dns.clone(),
-        ips: names.ips.iter().map(|text| address(text)).collect::<Result<_>>()?,
-        uris: names.uris.clone(),
-        ttl: spec.ttl,
-    };
-    let signed = node.vault.sign(&session.token, &authority.mount, &spec.role, &request).await?;
+    let question = prepare(node, spec).await.map_err(Error::unsent)?;
+    let Question { session, mount, pinned, names, key, request } = question;
+    let signed = node.vault.sign(&session.token, mount, &spec.role, &request).await?;
     let before = previous_authorities(node, spec);
     let material = Material::new(&signed.certificate_pem, &signed.chain_pem, key, &pinned)?
         .trusting_also(&before)?;
@@ -43,6 +40,27 @@ pub(super) async fn issue(node: &Node, spec: &CertSpec) -> Result<Material> {
     leaf::check_usage(&leaf, spec.usage)?;
     leaf::check_validity(&leaf, node.clock.now())?;
     Ok(material)
+}
+
+/// Everything before Vault is asked for a certificate: what fails here has brought none.
+async fn prepare<'a>(node: &'a Node, spec: &CertSpec) -> Result<Question<'a>> {
+    fresh_clock(node).await?;
+    let session = node.session.proved()?;
+    let authority = node.config.authorities.get(&spec.authority);
+    let authority =
+        authority.ok_or_else(|| Error::new(Code::Bug, "an authority went unchecked"))?;
+    let pinned = pinned(node, spec)?;
+    let names = names(&node.config, spec, &session.facts.identity)?;
+    let (key, csr_pem) = request::make(&names)?;
+    let request = SignRequest {
+        csr_pem,
+        common_name: names.common_name.clone(),
+        dns: names.dns.clone(),
+        ips: names.ips.iter().map(|text| address(text)).collect::<Result<_>>()?,
+        uris: names.uris.clone(),
+        ttl: spec.ttl,
+    };
+    Ok(Question { session, mount: &authority.mount, pinned, names, key, request })
 }
 
 /// Makes sure that the clock was measured lately and is within its bound.
