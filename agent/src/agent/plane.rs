@@ -53,8 +53,7 @@ impl PlaneWatch {
         let assets = self.assets.as_ref().and_then(|(_, digest)| digest.clone());
         facts.plane = bootstrap::facts::gather(node, assets).await;
         let is_down = facts.plane.as_ref().is_some_and(|seen| control_plane::is_down(plane, seen));
-        let since = self.down_since.unwrap_or_else(|| node.clock.now());
-        self.down_since = is_down.then_some(since);
+        self.down_since = is_down.then(|| down_since(self.down_since, node.clock.now()));
         facts.plane_down_since = self.down_since;
     }
 
@@ -72,4 +71,18 @@ impl PlaneWatch {
             Some(_) => DOWN_INTERVAL,
         }
     }
+}
+
+/// Since when it is down. A clock that has stepped back would put the beginning ahead, and what is
+/// down for long enough would wait for it.
+fn down_since(before: Option<Timestamp>, now: Timestamp) -> Timestamp {
+    before.map_or(now, |since| since.min(now))
+}
+
+#[test]
+fn a_clock_that_steps_back_delays_nothing_that_is_down() {
+    let at = |second: i64| Timestamp::from_second(1_800_000_000 + second).expect("an instant");
+    assert_eq!(down_since(None, at(5)), at(5));
+    assert_eq!(down_since(Some(at(5)), at(9)), at(5));
+    assert_eq!(down_since(Some(at(3600)), at(9)), at(9));
 }
