@@ -21,8 +21,8 @@ use tracing::{debug, warn};
 
 use crate::backoff::Pace;
 use crate::config::Config;
-use crate::duty::session::First;
-use crate::duty::{self, Done, Due, Duty, DutyId, Facts, Records, Why, certs, session};
+use crate::duty::session::Judge;
+use crate::duty::{self, Done, Due, Duty, DutyId, Facts, Records, Why, certs};
 use crate::error::{Code, Error, Result};
 use crate::host::files::Root;
 use crate::host::notify::Notifier;
@@ -107,6 +107,7 @@ pub struct Agent {
     unsaved: bool,
     /// The effects that an issue was counted for.
     counted: BTreeSet<DutyId>,
+    judge: Judge,
     /// How much time each effect under way had when it began.
     leeway: BTreeMap<DutyId, Duration>,
     /// What was wrong with the agent's own files, for `status`.
@@ -144,6 +145,7 @@ impl Agent {
             saved,
             unsaved: false,
             counted: BTreeSet::new(),
+            judge: Judge::default(),
             leeway: BTreeMap::new(),
             own,
             plane: PlaneWatch::default(),
@@ -266,9 +268,8 @@ impl Agent {
             self.refund(id);
         }
         let failures = self.records.duty(id).failure.map_or(1, |failure| failure.count);
-        let first = if changed { First::Yes } else { First::No };
         if *id != DutyId::Session
-            && let Some(standing) = session::judge(error.code(), first)
+            && let Some(standing) = self.judge.hears(error.code(), self.node.clock.monotonic())
         {
             self.node.session.demote(standing);
         }

@@ -245,9 +245,59 @@ async fn a_policy_that_lacks_a_path_is_told_after_one_more_log_in_and_is_not_ham
     let _agent = stage.run().expect("the agent starts");
     let text = told(&wait_problem(&stage, "policy-denied"));
     assert!(text.contains("pki/sign/kubelet-server"), "{text}");
-    until("second log-in", || logins(&stage) == 2);
-    assert_eq!(issues(&stage), 1);
+    until("one more try with the new token", || issues(&stage) == 2);
+    assert_eq!(logins(&stage), 2);
     wait(&stage, "the other certificate", |_| {
         stage.certificate("kubelet-client")["state"] == "good"
     });
+    assert_eq!((logins(&stage), issues(&stage)), (2, 2));
+}
+
+#[tokio::test]
+async fn a_policy_that_the_login_role_lacked_comes_with_a_new_token() {
+    given_later(Which::Model).await;
+}
+
+#[tokio::test]
+async fn a_policy_that_a_real_login_role_lacked_comes_with_a_new_token() {
+    given_later(Which::Real).await;
+}
+
+/// A token has the policies of its log-in, and no renewal gives it others.
+async fn given_later(which: Which) {
+    let Some(stage) = stage_on(which, StageOptions::worker()).await else {
+        return;
+    };
+    let role = "auth/aws/role/worker";
+    change_entry(&stage, role, &json!({ "token_policies": [] })).await;
+    let agent = stage.run().expect("the agent starts");
+    wait_problem(&stage, "policy-denied");
+    // The log-in that follows the first refusal is over by then, and did not help.
+    look_again(&stage, &agent);
+    wait_problem(&stage, "policy-denied");
+    change_entry(&stage, role, &json!({ "token_policies": ["worker"] })).await;
+    agent.reload().expect("it runs");
+    wait_healthy(&stage);
+}
+
+#[tokio::test]
+async fn a_token_is_kept_alive_where_a_policy_refuses_and_no_log_in_is_to_be_had() {
+    let mut options = StageOptions::worker();
+    options.setup.token_ttl = "4s".into();
+    let (stage, agent) = healthy(options).await;
+    let policy = "sys/policies/acl/worker";
+    let whole = stage.admin().read(policy).await.expect("vault answers").json["data"].clone();
+    let nothing = json!({ "policy": "path \"pki/none\" { capabilities = [\"update\"] }" });
+    stage.admin().must_write(policy, &nothing).await.expect("the policy is taken");
+    let refused = Fault::status(400, "reauthentication is disabled");
+    stage.model().server().script(vec![Step::on("/v1/auth/aws/login", refused)]);
+    let before = ask_renewal(&stage);
+    wait_problem(&stage, "policy-denied");
+    until("log-in", || logins(&stage) == 2);
+    let renewals = calls(&stage, "auth/token/renew-self");
+    until("three renewals", || calls(&stage, "auth/token/renew-self") >= renewals + 3);
+    stage.admin().must_write(policy, &whole).await.expect("the policy is taken");
+    agent.reload().expect("it runs");
+    wait_renewed(&stage, &before);
+    wait_healthy(&stage);
 }

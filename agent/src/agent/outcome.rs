@@ -3,6 +3,7 @@
 use tracing::{debug, info, warn};
 
 use crate::duty::act::Acted;
+use crate::duty::session::LOGGED_IN;
 use crate::duty::{Done, DutyId};
 use crate::error::Error;
 
@@ -18,7 +19,7 @@ pub(super) fn left_over(done: &Done) -> Option<&Error> {
 /// One line of log for what an effect achieved, where that is worth one.
 pub(super) fn log_success(id: &DutyId, done: &Done, recovered: bool) {
     match done {
-        Done::Session(word) if *word == "logged in" || recovered => info!(duty = %id, "{word}"),
+        Done::Session(word) if *word == LOGGED_IN || recovered => info!(duty = %id, "{word}"),
         Done::Session(word) => debug!(duty = %id, "{word}"),
         Done::Committed(commit) => {
             let how = if commit.issued { "issued" } else { "published again" };

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 pub use self::fared::{DutyRecord, Failure};
 use super::act::{self, Acted, RolledBack};
 use super::certs::store::Generation;
+use super::session::LOGGED_IN;
 use super::{Done, DutyId};
 use crate::backoff::{self, Pace};
 use crate::error::{Code, Error, Kind, Result, said};
@@ -238,7 +239,7 @@ impl Records {
         let changed = duty.failure.take().is_some();
         duty.last_success = Some(now);
         match done {
-            Done::Session(_) => self.hear_of_vault(),
+            Done::Session(word) => self.hear_of_vault(word),
             Done::Acted(Acted::Intends(..)) => {}
             Done::Files(_) | Done::Raised(_) => {}
             Done::Committed(commit) => self.note_commit(commit, now),
@@ -248,13 +249,16 @@ impl Records {
         changed
     }
 
-    /// Vault answers: what this node's certificates have waited for is there.
-    fn hear_of_vault(&mut self) {
+    /// Vault answers: what this node's certificates have waited for is there, or may be.
+    fn hear_of_vault(&mut self, done: &str) {
+        // Not what a token was refused for: one that is always refused would be tried for ever. A
+        // policy's no brings a new one only now and then.
+        let helps = |failure: &Failure| match failure.code.kind() {
+            Kind::Unavailable | Kind::Sealed => true,
+            _ => done == LOGGED_IN && failure.code == Code::PolicyDenied,
+        };
         for (id, duty) in &mut self.duties {
-            // Not what a token was refused for: one that is always refused would be tried for ever.
-            let away =
-                |failure: &Failure| matches!(failure.code.kind(), Kind::Unavailable | Kind::Sealed);
-            if matches!(id, DutyId::Cert(_)) && duty.failure.as_ref().is_some_and(away) {
+            if matches!(id, DutyId::Cert(_)) && duty.failure.as_ref().is_some_and(helps) {
                 duty.not_before = None;
             }
         }
@@ -340,7 +344,11 @@ impl Records {
         let wait = backoff::delay(kind, count, error.wait(), pace);
         duty.not_before = Some(after(now, wait));
         duty.tried = Some(now);
-        duty.asked_until = error.wait().map(|asked| after(now, backoff::believed(asked)));
+        // With its random part, as for who is in a hurry: those who were asked together do not
+        // come back together.
+        let hurried = Pace { leeway: Some(Duration::ZERO), ..pace };
+        let asked = |_| after(now, backoff::delay(kind, count, error.wait(), hurried));
+        duty.asked_until = error.wait().map(asked);
         if let DutyId::Act(name) = id
             && act::is_consumers(error)
             && let Some(act) = self.consumers.get_mut(name).and_then(|c| c.act.as_mut())
@@ -435,6 +443,7 @@ mod tests {
             ("sealed", Code::VaultSealed),
             ("no-token", Code::TokenInvalid),
             ("refused", Code::RoleRefused),
+            ("not-allowed", Code::PolicyDenied),
         ] {
             for _ in 0..20 {
                 records.failed(&cert(name), &Error::new(code, "no"), now, pace);
@@ -442,13 +451,32 @@ mod tests {
             let wait = wait(&records, &cert(name), now).expect("it waits");
             assert!(wait >= Duration::from_secs(1800), "{name} waits {wait:?}");
         }
-        records.succeeded(&DutyId::Session, &Done::Session("logged in"), now);
-        for (name, tried) in
-            [("away", true), ("sealed", true), ("no-token", false), ("refused", false)]
-        {
-            assert_eq!(wait(&records, &cert(name), now).is_none(), tried, "{name}");
+        for (done, tried) in [
+            ("renewed the token", [true, true, false, false, false]),
+            (LOGGED_IN, [true, true, false, false, true]),
+        ] {
+            records.succeeded(&DutyId::Session, &Done::Session(done), now);
+            let names = ["away", "sealed", "no-token", "refused", "not-allowed"];
+            for (name, tried) in names.into_iter().zip(tried) {
+                assert_eq!(wait(&records, &cert(name), now).is_none(), tried, "{done}: {name}");
+            }
         }
-        assert_eq!(records.failures().count(), 4, "what has failed stays told");
+        assert_eq!(records.failures().count(), 5, "what has failed stays told");
+    }
+
+    #[test]
+    fn who_were_asked_to_come_back_together_do_not() {
+        let now = Timestamp::from_second(1_800_000_000).expect("an instant");
+        let asked = Duration::from_mins(10);
+        let hurried = Some(Duration::ZERO);
+        let until = |seed| {
+            let mut records = Records::default();
+            let error = Error::new(Code::VaultThrottled, "slow").retry_after(Some(asked));
+            records.failed(&DutyId::Session, &error, now, Pace { seed, leeway: hurried });
+            records.duty(&DutyId::Session).waits_until(hurried, now).expect("it waits")
+        };
+        assert!(until(1) > after(now, asked) && until(2) > after(now, asked));
+        assert_ne!(until(1), until(2));
     }
 
     #[test]

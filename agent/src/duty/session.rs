@@ -1,5 +1,7 @@
 //! The session with Vault: log in, keep the token alive, and watch the clock by Vault's.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Due, DutyId, Facts, Records, Why};
@@ -9,18 +11,25 @@ use crate::error::{Code, Error, Kind, Result};
 use crate::node::{Node, Session, SessionFacts, Standing};
 use crate::wire::vault::Auth;
 
+/// What was done where there is a new token.
+pub const LOGGED_IN: &str = "logged in";
+
 /// While the clock is out of its bound it is measured this often, so that its repair is seen.
 pub const CLOCK_INTERVAL: SignedDuration = SignedDuration::from_secs(60);
 
 /// What a token without an end is renewed by.
-const ENDLESS: std::time::Duration = std::time::Duration::from_secs(3600);
+const ENDLESS: Duration = Duration::from_secs(3600);
 
 /// A step of the clock that is more than its jitter.
-const STEP: std::time::Duration = std::time::Duration::from_secs(5);
+const STEP: Duration = Duration::from_secs(5);
 
 /// Renewals that fail this often in a row are not going to succeed: a log-in tells why, or cures
 /// it. Vault answers 500 where the instance's entry is gone, and a renewal cannot bring it back.
 const RENEWALS: u32 = 3;
+
+/// All that one policy refuses at once costs one log-in; who asks again every five minutes, which
+/// is as often as a node in a hurry does, has one each time.
+const REPEAT: Duration = Duration::from_mins(2);
 
 /// When the session is due, and why.
 pub fn due(config: &Config, facts: &Facts, now: Timestamp) -> Due {
@@ -115,7 +124,21 @@ pub async fn perform(node: &Node, why: Why, records: &Records) -> Result<&'stati
             Err(error) if error.kind() == Kind::Unauthenticated => log_in(node).await,
             other => other,
         },
+        (_, Some(held)) if why == Why::Refused => replace(node, held).await,
         _ => log_in(node).await,
+    }
+}
+
+/// A log-in for a token that Vault takes and a policy does not let do its work. Where it fails the
+/// token is renewed: it must not end because there is no other.
+async fn replace(node: &Node, held: Session) -> Result<&'static str> {
+    let is_stale = matches!(node.session.get(), Some((_, Standing::Stale)));
+    match log_in(node).await {
+        Err(error) if is_stale && held.facts.renewable => {
+            tracing::debug!("the token stays: {error:#}");
+            renew(node, held).await.map_err(|_| error)
+        }
+        other => other,
     }
 }
 
@@ -152,7 +175,7 @@ async fn prove(node: &Node, held: Session) -> Result<&'static str> {
 }
 
 async fn renew(node: &Node, held: Session) -> Result<&'static str> {
-    let asked = std::time::Duration::from_secs(held.facts.asked_s);
+    let asked = Duration::from_secs(held.facts.asked_s);
     let auth = node.vault.renew_self(&held.token, asked).await;
     let auth = auth.map_err(|error| error.during("renewing the token"))?;
     let now = node.clock.now();
@@ -191,36 +214,40 @@ async fn log_in(node: &Node) -> Result<&'static str> {
     // First: whoever finds the session at the next start takes it up and does not log in again.
     let remembered = node.remember_identity(&session.facts.identity);
     node.store_session(&session)?;
-    remembered.map(|()| "logged in")
+    remembered.map(|()| LOGGED_IN)
 }
 
 /// A token without an end has a lease of 0; it is still looked after.
-fn looked_after(lease: std::time::Duration) -> std::time::Duration {
+fn looked_after(lease: Duration) -> Duration {
     if lease.is_zero() { ENDLESS } else { lease }
 }
 
-fn after(now: Timestamp, wait: std::time::Duration) -> Timestamp {
+fn after(now: Timestamp, wait: Duration) -> Timestamp {
     now.checked_add(wait).unwrap_or(Timestamp::MAX)
 }
 
-/// What a failure elsewhere says of the session. Where the token was refused it is of no use; where
-/// a policy says no for the first time, the log-in may be older than the policy, and is repeated
-/// while the token goes on being used.
-pub fn judge(code: Code, first: First) -> Option<Standing> {
-    match (code, first) {
-        (code, _) if code.kind() == Kind::Unauthenticated => Some(Standing::Doubtful),
-        (Code::PolicyDenied, First::Yes) => Some(Standing::Stale),
-        _ => None,
-    }
+/// Judges by failures elsewhere what the session is good for.
+#[derive(Debug, Default)]
+pub struct Judge {
+    /// When a log-in was last asked for because a policy had said no.
+    repeated: Option<Duration>,
 }
 
-/// Whether a failure is the first of its run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum First {
-    /// It is.
-    Yes,
-    /// It is known.
-    No,
+impl Judge {
+    /// What a failure says, by a clock that is never set. Where the token was refused it is of no
+    /// use. Where a policy says no, the log-in may be older than what it was given, since a token
+    /// has the policies of its log-in: that is repeated while the token goes on being used.
+    pub fn hears(&mut self, code: Code, now: Duration) -> Option<Standing> {
+        let lately = self.repeated.is_some_and(|at| now.saturating_sub(at) < REPEAT);
+        match code {
+            code if code.kind() == Kind::Unauthenticated => Some(Standing::Doubtful),
+            Code::PolicyDenied if !lately => {
+                self.repeated = Some(now);
+                Some(Standing::Stale)
+            }
+            _ => None,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -295,10 +322,18 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_that_refuses_is_met_with_one_log_in_and_no_more() {
-        assert_eq!(judge(Code::TokenInvalid, First::No), Some(Standing::Doubtful));
-        assert_eq!(judge(Code::PolicyDenied, First::Yes), Some(Standing::Stale));
-        assert_eq!(judge(Code::PolicyDenied, First::No), None);
-        assert_eq!(judge(Code::RoleRefused, First::Yes), None);
+    fn a_policy_that_refuses_is_met_with_a_log_in_now_and_then() {
+        let mut judge = Judge::default();
+        for (code, second, standing) in [
+            (Code::RoleRefused, 9, None),
+            (Code::PolicyDenied, 9, Some(Standing::Stale)),
+            (Code::PolicyDenied, 10, None),
+            (Code::TokenInvalid, 10, Some(Standing::Doubtful)),
+            (Code::PolicyDenied, 128, None),
+            (Code::PolicyDenied, 129, Some(Standing::Stale)),
+            (Code::PolicyDenied, 130, None),
+        ] {
+            assert_eq!(judge.hears(code, Duration::from_secs(second)), standing, "{second} s");
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! follows an effect is as in `Agent::settle`.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use nodeagent::agent::decide;
@@ -14,7 +15,7 @@ use nodeagent::duty::certs::leaf::Leaf;
 use nodeagent::duty::certs::store::Generation;
 use nodeagent::duty::certs::{self, Commit};
 use nodeagent::duty::facts::{CertFact, Held};
-use nodeagent::duty::session::{self, First, Plan};
+use nodeagent::duty::session::{self, Judge, Plan};
 use nodeagent::duty::{self, Done, DutyId, Facts, Records, Why};
 use nodeagent::error::{Code, Error, Result};
 use nodeagent::node::{SessionFacts, Standing};
@@ -49,6 +50,7 @@ pub(super) struct Node {
     generation: u64,
     /// When the token in force was made.
     born: Timestamp,
+    judge: Judge,
     /// When Vault answered last, and when before the effects that are under way.
     heard: Option<Timestamp>,
     measured: Option<Timestamp>,
@@ -79,6 +81,7 @@ impl Node {
             log_ins: 0,
             generation: 0,
             born: Timestamp::UNIX_EPOCH,
+            judge: Judge::default(),
             heard: None,
             measured: None,
         }
@@ -142,15 +145,15 @@ impl Node {
 
     fn settle_failure(&mut self, id: &DutyId, error: &Error, now: Timestamp) {
         let pace = Pace { seed: self.seed, leeway: duty::leeway(id, &self.facts, now) };
-        let changed = self.records.failed(id, error, now, pace);
+        self.records.failed(id, error, now, pace);
         if let DutyId::Cert(name) = id
             && certs::brought_none(error)
         {
             self.records.refund_issue(name);
         }
-        let first = if changed { First::Yes } else { First::No };
+        let steady = Duration::try_from(now.as_duration()).unwrap_or_default();
         if *id != DutyId::Session
-            && let Some(to) = session::judge(error.code(), first)
+            && let Some(to) = self.judge.hears(error.code(), steady)
             && let Some((_, standing)) = &mut self.facts.session
             && (*standing == Standing::Proved || to == Standing::Doubtful)
         {
