@@ -187,7 +187,8 @@ tables! {
         /// All members and their addresses, `controller-1 = "10.0.0.11"`: one, three or five. The
         /// list is the same on all controllers.
         members: BTreeMap<String, String> = "{}";
-        /// Where this node's member keeps its data. The default is etcd's place on Flatcar.
+        /// Where this node's member keeps its data. The default is etcd's place on Flatcar; another
+        /// one has to be named in `ReadWritePaths=` of a drop-in of `etcd-member.service`.
         data_dir: String = "\"/var/lib/etcd\"";
     }
     /// How the control plane is run. Needed on a controller with `[cluster]`, refused elsewhere.
@@ -207,7 +208,9 @@ tables! {
         secrets_path: String = "";
         /// A directory of manifests that the API is given once it is up.
         assets: String = "";
-        /// The directory that the kubelet takes static pods from. The default is kubeadm's too.
+        /// The directory that the kubelet takes static pods from. The default is kubeadm's too; one
+        /// outside of `/etc/kubernetes` has to be named in `ReadWritePaths=` of a drop-in of
+        /// `nodeagent.service`.
         manifests: String = "\"/etc/kubernetes/manifests\"";
         /// Flags laid over the rendered ones, without dashes:
         /// `[control_plane.flags.kube-apiserver]`, `event-ttl = "2h"`.
