@@ -135,6 +135,31 @@ async fn a_fresh_node_with_a_full_disk_does_not_log_in_with_a_nonce_it_cannot_ke
     wait_healthy(&stage);
 }
 
+/// The archive is what there is to go back to, and its copies are no issues.
+#[tokio::test]
+async fn a_publication_that_fails_costs_one_issue_and_nothing_of_the_archive() {
+    let stage = stage(brief(60, 45)).await;
+    date_back_little(&stage).await;
+    configure(&stage, "[rotation]\nissues_per_hour = 3\n");
+    let Some(disk) = SmallDisk::over(&stage, "/var/lib/nodeagent-certs", "1m") else { return };
+    let agent = stage.run().expect("the agent starts");
+    wait_healthy(&stage);
+    let before = serial(&stage);
+    disk.remount(MsFlags::MS_RDONLY);
+    wait_problem(&stage, "disk");
+    let archived = || generations(&stage, "/var/lib/nodeagent/archive/kubelet-server");
+    until("its copy", || archived().len() == 2);
+    for _ in 0..3 {
+        look_again(&stage, &agent);
+    }
+    assert_eq!((archived(), issues(&stage)), (vec!["00000001".into(), "00000002".into()], 2));
+    disk.remount(MsFlags::empty());
+    agent.reload().expect("it runs");
+    wait_renewed(&stage, &before);
+    wait_healthy(&stage);
+    assert_eq!((archived().len(), issues(&stage)), (2, 2));
+}
+
 /// What a disk does not let go stays beside its successors, and these are renewed all the same.
 #[tokio::test]
 async fn a_generation_that_cannot_be_removed_keeps_none_after_it_from_renewal() {
@@ -149,4 +174,16 @@ async fn a_generation_that_cannot_be_removed_keeps_none_after_it_from_renewal() 
     let second = wait_renewed(&stage, &first);
     wait_renewed(&stage, &second);
     assert_eq!(stage.read(&format!("{stuck}/cert.pem")), "former");
+}
+
+#[tokio::test]
+async fn a_person_gets_a_new_certificate_beside_a_generation_that_cannot_be_removed() {
+    let stage = stage(StageOptions::worker()).await;
+    let stuck = format!("{PUBLISHED}/00000000");
+    let Some(disk) = SmallDisk::over(&stage, &stuck, "1m") else { return };
+    stage.write(&format!("{stuck}/cert.pem"), b"former").expect("it is written");
+    disk.remount(MsFlags::MS_RDONLY);
+    let _agent = stage.run().expect("the agent starts");
+    wait_renewed(&stage, "");
+    renew(&stage);
 }

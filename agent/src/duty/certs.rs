@@ -4,6 +4,7 @@
 //! checks the answer as if an enemy had sent it, keeps a copy in the archive and publishes. What
 //! follows for the consumer is another duty's business: a failing restart never costs an issue.
 
+mod commit;
 mod issue;
 pub mod leaf;
 pub mod publish;
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
+use self::commit::{can_be_kept, commit};
 use self::leaf::Leaf;
 use self::publish::{Published, Target};
 use self::store::{Archive, Generation, Material};
@@ -30,24 +32,7 @@ use crate::host::files::Root;
 use crate::host::users;
 use crate::node::Node;
 
-/// What was committed.
-#[derive(Debug)]
-pub struct Commit {
-    /// The certificate's name.
-    pub name: String,
-    /// The consumer's name.
-    pub consumer: String,
-    /// The new generation.
-    pub generation: Generation,
-    /// Its serial.
-    pub serial: String,
-    /// Its end.
-    pub not_after: Timestamp,
-    /// Whether it was issued; if not it was published again from the archive.
-    pub issued: bool,
-    /// The generation that it is a copy of.
-    pub copied_from: Option<Generation>,
-}
+pub use self::commit::{Commit, restore};
 
 /// When a certificate is due, and why.
 pub fn due(
@@ -195,7 +180,7 @@ pub fn examine(
                     open.is_ok_and(|open| !open.is_empty()) && has_time(node, &leaf, identity);
                 let unfinished = open.then_some(Why::Unfinished);
                 let flaw =
-                    unfinished.or(asked).or_else(|| flaw(node, spec, identity, &leaf, &material));
+                    asked.or(unfinished).or_else(|| flaw(node, spec, identity, &leaf, &material));
                 // A bundle that lost authorities reads as one of before they were added. Where the
                 // archive tells otherwise no issue is needed.
                 let archived = (flaw == Some(Why::CaRotated)).then(spare).flatten();
@@ -273,10 +258,10 @@ pub async fn perform(node: &Node, spec: &CertSpec, records: &Records) -> Result<
     let session = node.session.get().map(|(session, _)| session.facts.identity);
     let fact = examine(node, spec, session.as_ref(), &record.quarantined);
     if fact.held().is_some_and(|held| held.flaw == Some(Why::Unfinished)) {
-        return finish(node, spec, &fact);
+        return finish(node, spec, &fact).map_err(Error::unsent);
     }
     if let Some((generation, material)) = ready(node, spec, &fact, records) {
-        let commit = commit(node, spec, &material).await;
+        let commit = commit(node, spec, &material).await.map_err(Error::unsent);
         let commit = commit.during(format!("publishing {} again", spec.name))?;
         return Ok(Commit { copied_from: Some(generation), ..commit });
     }
@@ -298,11 +283,6 @@ pub async fn perform(node: &Node, spec: &CertSpec, records: &Records) -> Result<
         node.root.unlink(&request_path(&spec.name))?;
     }
     Ok(Commit { issued: true, ..commit })
-}
-
-/// Whether there is a number for the generation to come.
-fn can_be_kept(node: &Node, spec: &CertSpec) -> Result<Generation> {
-    next_generation(&Archive::of(&node.root, &spec.name), &node.root, &target(node, spec)?)
 }
 
 /// A renewal is for another end: a role whose lives were cut by mistake would replace hours by
@@ -366,40 +346,6 @@ fn is_requested(node: &Node, spec: &CertSpec) -> bool {
 pub fn request_renewal(root: &Root, name: &str) -> Result<()> {
     root.make_dir(Path::new("/run/nodeagent/requests"), 0o700, None)?;
     root.write_volatile(&request_path(name), b"", 0o600)
-}
-
-async fn commit(node: &Node, spec: &CertSpec, material: &Material) -> Result<Commit> {
-    let target = target(node, spec)?;
-    let leaf = Leaf::of(material)?;
-    let archive = Archive::of(&node.root, &spec.name);
-    let generation = next_generation(&archive, &node.root, &target)?;
-    archive.save(generation, material)?;
-    // What is too old goes whether or not the publication succeeds; what stays is met again.
-    archive.prune(store::KEPT).ok();
-    let edition = publish::Edition { generation, material };
-    publish::publish(&node.root, &*node.clock, &target, edition).await?;
-    Ok(Commit {
-        name: spec.name.clone(),
-        consumer: spec.consumer.clone(),
-        generation,
-        serial: leaf.serial,
-        not_after: leaf.not_after,
-        issued: false,
-        copied_from: None,
-    })
-}
-
-/// Puts a former generation back as a new one; gives the new one's number.
-pub async fn restore(node: &Node, spec: &CertSpec, material: &Material) -> Result<Generation> {
-    commit(node, spec, material).await.map(|commit| commit.generation)
-}
-
-/// A number above all that the archive and the published tree know: neither alone can be trusted
-/// to be complete.
-fn next_generation(archive: &Archive, root: &Root, target: &Target) -> Result<Generation> {
-    let archived = archive.list()?.into_iter().max();
-    let published = publish::generations(root, target)?.into_iter().max();
-    Ok(archived.max(published).map_or(Generation(1), |newest| Generation(newest.0 + 1)))
 }
 
 /// The pinned bundle of a certificate's authority, read anew.
