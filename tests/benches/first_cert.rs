@@ -136,7 +136,9 @@ fn csr(name: &str) -> Result<String, String> {
 fn before_login(state: &Path) -> io::Result<()> {
     directory(&state.join("nonce"), Access::Own)?;
     directory(&state.join("nonce/aws"), Access::Own)?;
-    files(&state.join("nonce/aws"), &["instance"])
+    files(&state.join("nonce/aws"), &["instance"])?;
+    sync(&state.join("nonce"))?;
+    sync(state)
 }
 
 /// What it makes durable from there to its first certificate.

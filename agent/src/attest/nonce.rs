@@ -54,6 +54,9 @@ pub fn obtain(root: &Root, owner: Owner<'_>, import: Option<&Path>) -> Result<Se
     root.make_dir(&directory, 0o700, None)?;
     let line = format!("{}\n", nonce.expose());
     root.write_atomic(&path, line.as_bytes(), 0o600, None)?;
+    // The directories may be those of a start that was killed before it made their names durable.
+    root.fsync_dir(top)?;
+    root.fsync_dir(top.parent().unwrap_or(top))?;
     Ok(nonce)
 }
 
