@@ -42,10 +42,11 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// What was replaced before on this node has come up: a mistake stops at its first component.
-    async fn own_are_well(&mut self, but: Component) -> Result<()> {
+    /// What is replaced before it on this node has come up: a mistake stops at its first component.
+    /// What comes after it may be down by that mistake, and is mended by what takes it back.
+    async fn own_are_well(&mut self, before: Component) -> Result<()> {
         let facts = self.look().await?;
-        for component in Component::ALL.into_iter().filter(|component| *component != but) {
+        for component in Component::ALL.into_iter().take_while(|component| *component != before) {
             if let Err(found) = facts.component(component).settled() {
                 let text = format!("not while {component} of this node is unwell: {found}");
                 return Err(

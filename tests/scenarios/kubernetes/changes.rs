@@ -44,6 +44,23 @@ async fn a_changed_flag_replaces_one_component_and_another_style_is_refused() {
     });
     assert_eq!(node.pids("kube-apiserver"), apiserver, "nothing was touched");
     assert_eq!(node.manifests().len(), 3, "nothing was touched");
+
+    // What the last component of a change does not survive is taken back with all of it.
+    let bad = "[control_plane.flags.kube-apiserver]\nv = \"1\"\n\
+               [control_plane.flags.kube-controller-manager]\nnode-monitor-period = \"x\"\n";
+    told(node.write(CHANGE, bad));
+    reload(&story);
+    let placed = |flag: &str| {
+        let directory = node.machine.root().join("etc/kubernetes/manifests");
+        let text = |name: &String| std::fs::read_to_string(directory.join(name));
+        node.manifests().iter().any(|name| text(name).is_ok_and(|text| text.contains(flag)))
+    };
+    story.wait_status(0, "the mistake", |_| placed("--node-monitor-period=x"));
+    told(node.write(CHANGE, ""));
+    reload(&story);
+    story.wait_status(0, "its end", |_| !placed("--node-monitor-period=x") && !placed("--v=1"));
+    whole(&story);
+    assert_eq!(node.pids("kube-controller-manager").len(), 1);
 }
 
 fn whole(story: &Story) {
