@@ -196,7 +196,10 @@ async fn what_is_broken_is_named_and_holds_back_nothing_else() {
     let broken = "---\nkind: [\n";
     let secret =
         "---\napiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {a: 1234567}\n";
-    let parts = [&map("one"), unknown, bad, broken, nowhere, pod, kind, &map("two"), secret];
+    let deep = "---\napiVersion: v1\nkind: Secret\nmetadata: {name: t}\n\
+                stringData: {a: {b: c, d: hunter2}}\n";
+    let two = map("two");
+    let parts = [&map("one"), unknown, bad, broken, nowhere, pod, kind, &two, secret, deep];
     cluster.put("mixed.yaml", &parts.concat());
 
     let set = cluster.set();
@@ -209,15 +212,16 @@ async fn what_is_broken_is_named_and_holds_back_nothing_else() {
         let remark = &outcome.refused[at];
         format!("{}: {}: {}", remark.source, remark.object, remark.reason)
     };
-    assert_eq!(outcome.refused.len(), 3, "{outcome:#?}");
+    assert_eq!(outcome.refused.len(), 4, "{outcome:#?}");
+    assert!(!format!("{outcome:?}").contains("hunter2"), "{outcome:#?}");
     assert!(
         refused(0).starts_with("mixed.yaml document 2 (line 7): ConfigMap typo: "),
         "{}",
         refused(0)
     );
     assert!(refused(0).contains(".specs: field not declared"), "{}", refused(0));
-    assert!(refused(2).contains("document 3 (line 12): Service bad: "), "{}", refused(2));
-    assert!(refused(2).contains("422 "), "{}", refused(2));
+    assert!(refused(3).contains("document 3 (line 12): Service bad: "), "{}", refused(3));
+    assert!(refused(3).contains("422 "), "{}", refused(3));
     assert!(refused(1).contains("Secret s: ") && refused(1).contains("***"), "{}", refused(1));
     assert!(!refused(1).contains("1234567"), "{}", refused(1));
     let pending = ["ConfigMap nowhere/far", "Pod early", "Bowl b"];

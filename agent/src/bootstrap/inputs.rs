@@ -45,12 +45,15 @@ impl Inputs {
     }
 }
 
-/// A worker has no bundle of etcd's, and nothing of it is rendered there.
+/// A worker has no bundle of etcd's, and nothing of it is rendered there. One that is torn takes
+/// the place of none that was good.
 fn bundle(node: &Node, authority: &str) -> Result<String> {
-    match node.config.authorities.get(authority) {
-        Some(known) => text(node, &known.ca, leaf::BUNDLE_LIMIT),
-        None => Ok(String::new()),
-    }
+    let Some(known) = node.config.authorities.get(authority) else {
+        return Ok(String::new());
+    };
+    let text = text(node, &known.ca, leaf::BUNDLE_LIMIT)?;
+    leaf::bundle(&text).at(known.ca.display())?;
+    Ok(text)
 }
 
 fn text(node: &Node, path: &Path, limit: usize) -> Result<String> {

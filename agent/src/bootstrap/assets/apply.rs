@@ -311,20 +311,35 @@ fn mark(object: &mut Value) {
     }
 }
 
-/// The API quotes what it does not understand; of a Secret that may be the secret.
-fn redacted(asset: &Asset, mut reason: String) -> String {
+/// The API quotes what it does not understand, in a form of its own; of a Secret that may be the
+/// secret. What it has got is not told, nor any value wherever else it stands.
+fn redacted(asset: &Asset, reason: String) -> String {
     if asset.kind != "Secret" {
         return reason;
     }
+    let mut reason = match reason.split_once(" got ") {
+        Some((before, _)) => format!("{before} got ***"),
+        None => reason,
+    };
+    let mut values = Vec::new();
     for field in ["data", "stringData"] {
-        for value in asset.object[field].as_object().into_iter().flat_map(|data| data.values()) {
-            let text = value.as_str().map_or_else(|| value.to_string(), String::from);
-            if !text.is_empty() {
-                reason = reason.replace(&text, "***");
-            }
-        }
+        leaves(&asset.object[field], &mut values);
+    }
+    // A letter or two are no secret, and stand in every word.
+    for text in values.iter().filter(|text| text.len() > 2) {
+        reason = reason.replace(text, "***");
     }
     reason
+}
+
+/// The texts and numbers in a value, however deep.
+fn leaves(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) => fields.values().for_each(|value| leaves(value, found)),
+        Value::Array(items) => items.iter().for_each(|value| leaves(value, found)),
+        Value::String(text) => found.push(text.clone()),
+        other => found.push(other.to_string()),
+    }
 }
 
 /// Where the object is in the API.
