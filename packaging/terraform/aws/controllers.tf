@@ -119,7 +119,8 @@ resource "aws_instance" "controller" {
   lifecycle {
     # An apply that replaced or stopped all controllers would take etcd's majority away. These reach a
     # controller when a person replaces it; the output outdated_controllers tells which.
-    ignore_changes = [ami, instance_type, key_name, user_data_base64]
+    # The check belongs to the interface above; here the provider would turn it on again at the next apply.
+    ignore_changes = [ami, instance_type, key_name, user_data_base64, source_dest_check]
   }
 
   # What a node needs in its first minute: a refused download from S3 ends its first boot.

@@ -86,7 +86,7 @@ output "next" {
     # are the values that Vault was given these? (docs/vault.md)
     terraform output -json vault_values
     # wait for a control plane that is ready
-    curl --cacert cluster-ca.pem --retry 60 --retry-delay 10 --retry-all-errors ${local.api_server}/readyz
+    curl --cacert authorities/cluster.pem --retry 60 --retry-delay 10 --retry-all-errors ${local.api_server}/readyz
     # on a node
     nodeagent status
     # replace a controller, its etcd data follow (one at a time, docs/terraform.md)
