@@ -283,7 +283,7 @@ async fn given_later(which: Which) {
 #[tokio::test]
 async fn a_token_is_kept_alive_where_a_policy_refuses_and_no_log_in_is_to_be_had() {
     let mut options = StageOptions::worker();
-    options.setup.token_ttl = "4s".into();
+    options.setup.token_ttl = "8s".into();
     let (stage, agent) = healthy(options).await;
     let policy = "sys/policies/acl/worker";
     let whole = stage.admin().read(policy).await.expect("vault answers").json["data"].clone();
