@@ -172,20 +172,6 @@ fn what_is_the_servers_is_left_out() {
 }
 
 #[test]
-fn a_directory_without_a_manifest_takes_nothing_out() {
-    let dir = TempDir::new().expect("a directory");
-    let root = Root::new(dir.path());
-    std::fs::create_dir(dir.path().join("assets")).expect("a directory");
-    std::fs::write(dir.path().join("assets/README"), "no manifest").expect("a file");
-    let place = Some(Path::new("/assets"));
-    let set = read(&root, place, Vec::new());
-    assert!(set.faults[0].reason.contains("holds no manifest"), "{:?}", set.faults);
-    std::fs::write(dir.path().join("assets/none.yaml"), "# nothing, on purpose").expect("a file");
-    let set = read(&root, place, Vec::new());
-    assert!(set.faults.is_empty() && set.objects.is_empty(), "{:?}", set.faults);
-}
-
-#[test]
 fn a_directory_that_is_missing_is_not_an_empty_one() {
     let dir = TempDir::new().expect("a directory");
     let root = Root::new(dir.path());
