@@ -275,27 +275,13 @@ pub async fn perform(node: &Node, spec: &CertSpec, records: &Records) -> Result<
     }
     // What could not be numbered, and so not be kept, is not asked for.
     can_be_kept(node, spec).map_err(Error::unsent)?;
-    let issuing = || format!("issuing {}", spec.name);
-    let material = issue::issue(node, spec).await.during(issuing())?;
-    lasts_longer(&Leaf::of(&material)?, &fact, node.clock.now()).during(issuing())?;
+    let material = issue::issue(node, spec, &fact).await;
+    let material = material.during(format!("issuing {}", spec.name))?;
     let commit = commit(node, spec, &material).await.during(format!("publishing {}", spec.name))?;
     if is_requested(node, spec) {
         node.root.unlink(&request_path(&spec.name))?;
     }
     Ok(Commit { issued: true, ..commit })
-}
-
-/// A renewal is for another end: a role whose lives were cut by mistake would replace hours by
-/// minutes, over and over. What is wrong with the one in force is another matter.
-fn lasts_longer(new: &Leaf, fact: &CertFact, now: Timestamp) -> Result<()> {
-    let held = fact.held().filter(|held| held.flaw.is_none() && held.leaf.not_after > now);
-    let Some(held) = held.filter(|held| held.leaf.not_after > new.not_after) else {
-        return Ok(());
-    };
-    let (ends, force) = (new.not_after, held.leaf.not_after);
-    let text = format!("it ends at {ends}, before the one in force, which ends at {force}");
-    Err(Error::new(Code::ValidityWrong, text)
-        .advise("see `ttl` and `max_ttl` of the PKI role, and `max_lease_ttl` of its mount"))
 }
 
 /// A generation in the archive that makes an issue needless: any sound one where none is in force,

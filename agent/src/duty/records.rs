@@ -347,8 +347,8 @@ impl Records {
         // With its random part, as for who is in a hurry: those who were asked together do not
         // come back together.
         let hurried = Pace { leeway: Some(Duration::ZERO), ..pace };
-        let asked = |_| after(now, backoff::delay(kind, count, error.wait(), hurried));
-        duty.asked_until = error.wait().map(asked);
+        let asked = || after(now, backoff::delay(kind, count, error.wait(), hurried));
+        duty.asked_until = error.wait().is_some().then(asked);
         if let DutyId::Act(name) = id
             && act::is_consumers(error)
             && let Some(act) = self.consumers.get_mut(name).and_then(|c| c.act.as_mut())

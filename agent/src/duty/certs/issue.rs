@@ -3,10 +3,13 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::leaf::{self, Leaf};
 use super::store::{Archive, Material};
 use super::{names, pinned, request};
 use crate::config::{CertSpec, Names};
+use crate::duty::facts::CertFact;
 use crate::error::{Code, Context, Error, Result};
 use crate::node::{Node, Session};
 use crate::secret::Secret;
@@ -25,8 +28,8 @@ struct Question<'a> {
     request: SignRequest,
 }
 
-/// Has Vault sign a new key, and checks the answer.
-pub(super) async fn issue(node: &Node, spec: &CertSpec) -> Result<Material> {
+/// Has Vault sign a new key, and checks the answer, also against what is in force.
+pub(super) async fn issue(node: &Node, spec: &CertSpec, fact: &CertFact) -> Result<Material> {
     let question = prepare(node, spec).await.map_err(Error::unsent)?;
     let Question { session, mount, pinned, names, key, request } = question;
     let signed = node.vault.sign(&session.token, mount, &spec.role, &request).await?;
@@ -39,6 +42,7 @@ pub(super) async fn issue(node: &Node, spec: &CertSpec) -> Result<Material> {
     leaf::check_names(&leaf, &names)?;
     leaf::check_usage(&leaf, spec.usage)?;
     leaf::check_validity(&leaf, node.clock.now())?;
+    lasts_longer(&leaf, fact, node.clock.now())?;
     Ok(material)
 }
 
@@ -61,6 +65,19 @@ async fn prepare<'a>(node: &'a Node, spec: &CertSpec) -> Result<Question<'a>> {
         ttl: spec.ttl,
     };
     Ok(Question { session, mount: &authority.mount, pinned, names, key, request })
+}
+
+/// A renewal is for another end: a role whose lives were cut by mistake would replace hours by
+/// minutes, over and over. What is wrong with the one in force is another matter.
+fn lasts_longer(new: &Leaf, fact: &CertFact, now: Timestamp) -> Result<()> {
+    let held = fact.held().filter(|held| held.flaw.is_none() && held.leaf.not_after > now);
+    let Some(held) = held.filter(|held| held.leaf.not_after > new.not_after) else {
+        return Ok(());
+    };
+    let (ends, force) = (new.not_after, held.leaf.not_after);
+    let text = format!("it ends at {ends}, before the one in force, which ends at {force}");
+    Err(Error::new(Code::ValidityWrong, text)
+        .advise("see `ttl` and `max_ttl` of the PKI role, and `max_lease_ttl` of its mount"))
 }
 
 /// Makes sure that the clock was measured lately and is within its bound.
