@@ -76,11 +76,13 @@ pub(super) struct Outcome {
 pub(super) type Log = Arc<Mutex<Vec<u8>>>;
 
 /// Sound certificates as a look saw them; another look sees the same for as long as these files do
-/// not change.
+/// not change and the clock goes on.
 struct Known {
     files: (Published, Marks),
     /// For whom they were looked at.
     identity: Option<Identity>,
+    /// When, by the node's own clock.
+    at: Timestamp,
     held: BTreeMap<String, Held>,
 }
 
@@ -220,17 +222,16 @@ impl Life {
 
     /// What the agent sees. What it would read and verify again though no file has changed is
     /// taken from the last look; but now and then it looks all the same, and has to see that. What
-    /// a disk that fails gives is no knowledge, nor what a clock that is off tells: by it an
-    /// authority may not be valid yet.
+    /// a disk that fails gives is no knowledge; nor is a chain that did not verify while the clock
+    /// is off, by which an authority may not be valid yet.
     async fn facts(&mut self, files: &(Published, Marks)) -> Facts {
         self.looks += 1;
         let mut facts = Facts::known(&self.node);
-        let identity = facts.identity.clone();
-        let known = self.known.take();
-        let known = known.filter(|known| known.files == *files && known.identity == identity);
-        let passing = self.ledger.weather.disk_fails() || self.ledger.weather.clock_is_off();
-        let known = known.filter(|_| !passing);
-        if let Some(known) = known {
+        let (identity, at) = (facts.identity.clone(), self.node.clock.now());
+        let same =
+            |known: &Known| known.files == *files && known.identity == identity && known.at <= at;
+        let fails = self.ledger.weather.disk_fails();
+        if let Some(known) = self.known.take().filter(|known| !fails && same(known)) {
             let held =
                 |(name, held): (&String, &Held)| (name.clone(), CertFact::Held(held.clone()));
             facts.certificates = known.held.iter().map(held).collect();
@@ -246,7 +247,10 @@ impl Life {
         let held = |(name, fact): (&String, &CertFact)| Some((name.clone(), fact.held()?.clone()));
         let held: BTreeMap<_, _> = facts.certificates.iter().filter_map(held).collect();
         let whole = held.len() == facts.certificates.len();
-        self.known = (whole && !passing).then_some(Known { files: files.clone(), identity, held });
+        let off = self.ledger.weather.clock_is_off();
+        let passes = fails || off && held.values().any(|held| held.flaw == Some(Why::CaRotated));
+        let known = || Known { files: files.clone(), identity, at, held };
+        self.known = (whole && !passes).then(known);
         facts
     }
 
