@@ -246,9 +246,8 @@ impl Agent {
                 }
                 let recovered = self.records.succeeded(id, &done, now);
                 outcome::log_success(id, &done, recovered);
-                if let Some(error) = outcome::left_over(&done) {
-                    self.records.failed(id, error, now, Pace::steady(self.node.seed));
-                }
+                let pace = Pace::steady(self.node.seed);
+                outcome::note_left_over(&mut self.records, id, &done, (now, pace));
             }
             Err(error) => self.settle_failure(id, &error, now),
         }

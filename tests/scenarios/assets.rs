@@ -342,6 +342,36 @@ async fn what_is_applied_is_written_down_before() {
 }
 
 #[tokio::test]
+async fn a_directory_without_a_manifest_takes_nothing_out() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    // Before anything was applied there is nothing to say.
+    cluster.put("README", "no manifest");
+    assert_eq!(cluster.passes().await.kept, []);
+    cluster.put("a.yaml", &[map("one"), map("two")].concat());
+    assert_eq!(cluster.passes().await.changes(), 2);
+
+    // Not mounted yet, or being filled anew.
+    cluster.remove("a.yaml");
+    let outcome = cluster.passes().await;
+    assert_eq!((outcome.pruned.len(), outcome.kept.len()), (0, 1), "{outcome:#?}");
+    let reason = &outcome.kept[0].reason;
+    assert!(reason.starts_with("2 that were applied before") && reason.contains("a comment"));
+    assert!(cluster.get(&format!("{DEFAULT}/two")).await.is_some());
+    assert!(cluster.satisfied().await);
+
+    // What was applied before is known all the same.
+    cluster.put("a.yaml", &map("one"));
+    assert_eq!(cluster.passes().await.pruned, ["ConfigMap two"]);
+    cluster.remove("a.yaml");
+    assert_eq!(cluster.passes().await.kept.len(), 1);
+    cluster.put("none.yaml", "# nothing, on purpose\n");
+    assert!(!cluster.satisfied().await);
+    assert_eq!(cluster.passes().await.pruned, ["ConfigMap one"]);
+}
+
+#[tokio::test]
 async fn of_two_agents_with_different_sets_the_later_one_prevails() {
     let Some(cluster) = Cluster::start().await else {
         return;

@@ -1,18 +1,30 @@
 //! What is told of an effect that succeeded: one line of log, and what went wrong beside it.
 
+use jiff::Timestamp;
 use tracing::{debug, info, warn};
 
+use crate::backoff::Pace;
 use crate::duty::act::Acted;
 use crate::duty::session::LOGGED_IN;
-use crate::duty::{Done, DutyId};
-use crate::error::Error;
+use crate::duty::{Done, DutyId, Records};
 
 /// What went wrong beside a success, and stays told.
-pub(super) fn left_over(done: &Done) -> Option<&Error> {
+pub(super) fn note_left_over(
+    records: &mut Records,
+    id: &DutyId,
+    done: &Done,
+    (now, pace): (Timestamp, Pace),
+) {
     match done {
-        Done::Acted(Acted::RolledBack(back)) => Some(&back.error),
-        Done::Raised(report) => report.remarks.as_ref(),
-        _ => None,
+        Done::Acted(Acted::RolledBack(back)) => {
+            records.failed(id, &back.error, now, pace);
+        }
+        Done::Raised(report) => {
+            if let Some(error) = &report.remarks {
+                records.remarked(id, error, now);
+            }
+        }
+        _ => {}
     }
 }
 
@@ -42,5 +54,27 @@ pub(super) fn log_success(id: &DutyId, done: &Done, recovered: bool) {
             info!(duty = %id, "the control plane is whole: {}", steps.join(", "));
             report.notes.iter().for_each(|note| info!(duty = %id, "{note}"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bootstrap::Report;
+    use crate::error::{Code, Error};
+
+    #[test]
+    fn what_is_wrong_beside_a_raise_is_told_and_nothing_waits_for_it() {
+        let (mut records, id) = (Records::default(), DutyId::ControlPlane);
+        let now = Timestamp::from_second(1_800_000_000).expect("an instant");
+        let remarks = Some(Error::new(Code::AssetsBad, "no such kind").advise("correct it"));
+        let done = Done::Raised(Report { remarks, ..Report::default() });
+        records.succeeded(&id, &done, now);
+        note_left_over(&mut records, &id, &done, (now, Pace::steady(1)));
+        records.recovered(&id);
+        let duty = records.duty(&id);
+        assert_eq!(duty.not_before, None);
+        let failure = duty.failure.expect("it is told");
+        assert_eq!((failure.code, failure.text.as_str()), (Code::AssetsBad, "no such kind"));
     }
 }

@@ -193,10 +193,7 @@ impl Run<'_> {
             let missing = match assets::apply(&kube, set).await {
                 Ok(outcome) if outcome.settled() => {
                     let remarks = outcome.refused.iter().chain(&outcome.kept);
-                    let remarks =
-                        remarks.map(|r| format!("{} ({}): {}", r.object, r.source, r.reason));
-                    let remarks: Vec<String> = remarks.collect();
-                    self.remark(remarks);
+                    self.remark(remarks.map(ToString::to_string).collect());
                     return Ok(());
                 }
                 Ok(outcome) => outcome

@@ -356,13 +356,17 @@ impl Records {
             act.ended = true;
         }
         duty.failure = Some(Failure {
-            code: error.code(),
-            text: format!("{error:#}"),
-            advice: error.advice().map(String::from),
             since: before.map_or(now, |failure| failure.since),
             count,
+            ..Failure::of(error, now)
         });
         changed
+    }
+
+    /// Notes what was wrong beside a success. It is told, and nothing waits for it: what an asset
+    /// lacks is no reason to leave a control plane that goes down after it for minutes.
+    pub fn remarked(&mut self, id: &DutyId, error: &Error, now: Timestamp) {
+        self.duties.entry(id.clone()).or_default().failure = Some(Failure::of(error, now));
     }
 
     /// A duty whose end was reached in another way, by a person or by itself, fails no more; what

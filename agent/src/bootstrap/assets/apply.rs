@@ -3,6 +3,7 @@
 //! deadline.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde_json::Value;
 
@@ -26,6 +27,16 @@ pub struct Remark {
     pub source: String,
     /// What there is to say.
     pub reason: String,
+}
+
+impl fmt::Display for Remark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Remark { object, source, reason } = self;
+        match source.as_str() {
+            "" => write!(f, "{object}: {reason}"),
+            source => write!(f, "{object} ({source}): {reason}"),
+        }
+    }
 }
 
 /// What a pass came to. Each object of the set is in one of `applied`, `pending` and `refused`.
@@ -293,7 +304,14 @@ impl<'a> Pass<'a> {
         let whole = self.set.faults.is_empty()
             && self.outcome.pending.is_empty()
             && self.outcome.refused.is_empty();
-        if whole {
+        if let Some(place) = self.set.empty.as_ref().filter(|_| !rest.is_empty()) {
+            let reason = format!(
+                "{} that were applied before are in no manifest any more, but {place} holds none \
+                 at all, and they stay; if they are to go, put a file with a comment there",
+                rest.len()
+            );
+            self.outcome.kept.push(remark(&super::inventory::key(), "", reason));
+        } else if whole {
             rest = prune::prune(self.kube, rest, &applied, &mut self.outcome).await;
         }
         let complete = whole && self.outcome.pending.is_empty();

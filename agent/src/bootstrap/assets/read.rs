@@ -65,6 +65,9 @@ pub struct Set {
     pub objects: Vec<Asset>,
     /// What could not be used. While there is any nothing is pruned.
     pub faults: Vec<Fault>,
+    /// The directory, where no file in it is a manifest. Nothing is pruned then either: so is a
+    /// place where nothing is mounted yet, and one that is being filled anew.
+    pub empty: Option<String>,
     /// SHA-256 of the content, the same however it is written or cut into files.
     pub digest: String,
 }
@@ -107,6 +110,7 @@ struct Reader {
     objects: Vec<Asset>,
     seen: BTreeMap<Key, String>,
     faults: Vec<Fault>,
+    empty: Option<String>,
 }
 
 impl Reader {
@@ -135,6 +139,10 @@ impl Reader {
             .filter(|entry| entry.stat.kind != FileKind::Directory && is_manifest(&entry.name))
             .map(|entry| entry.name.as_str())
             .collect();
+        if files.is_empty() {
+            self.empty = Some(place);
+            return;
+        }
         if files.len() > FILES {
             let reason = format!("{} manifests; at most {FILES} are read: join some", files.len());
             self.fault(&place, reason);
@@ -233,8 +241,8 @@ impl Reader {
 
     fn finish(mut self) -> Set {
         order::sort(&mut self.objects);
-        let digest = digest(&self.objects);
-        Set { objects: self.objects, faults: self.faults, digest }
+        let digest = digest(&self.objects, self.empty.as_deref());
+        Set { objects: self.objects, faults: self.faults, empty: self.empty, digest }
     }
 }
 
@@ -296,14 +304,18 @@ fn sort(value: &Value) -> &'static str {
     }
 }
 
-/// The keys of a map are sorted whatever a library's features make of them.
-fn digest(objects: &[Asset]) -> String {
+/// The keys of a map are sorted whatever a library's features make of them. A directory that holds
+/// nothing is another set than one whose files say that there is nothing.
+fn digest(objects: &[Asset], empty: Option<&str>) -> String {
     let mut sorted: Vec<_> = objects.iter().map(|asset| (asset.key(), &asset.object)).collect();
     sorted.sort_by(|a, b| a.0.cmp(&b.0));
     let mut context = Context::new(&SHA256);
     for (_, object) in sorted {
         feed(&mut context, object);
         context.update(b"\n");
+    }
+    if empty.is_some() {
+        context.update(b"no manifest");
     }
     context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }

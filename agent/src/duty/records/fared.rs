@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::after;
 use crate::backoff;
-use crate::error::{Code, Kind};
+use crate::error::{Code, Error, Kind};
 
 /// How a duty has fared.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -57,6 +57,19 @@ pub struct Failure {
     pub since: Timestamp,
     /// How many there were in a row.
     pub count: u32,
+}
+
+impl Failure {
+    /// The first of its kind.
+    pub(super) fn of(error: &Error, now: Timestamp) -> Failure {
+        Failure {
+            code: error.code(),
+            text: format!("{error:#}"),
+            advice: error.advice().map(String::from),
+            since: now,
+            count: 1,
+        }
+    }
 }
 
 #[cfg(test)]
