@@ -17,7 +17,7 @@ use crate::host::processes;
 const UNIT_LIMIT: Duration = Duration::from_secs(90);
 
 /// An API server is back 4 s after it was asked to end, on an idle machine.
-const OTHERS_LIMIT: Duration = Duration::from_secs(20);
+const BACK_LIMIT: Duration = Duration::from_secs(20);
 
 impl Run<'_> {
     pub(super) async fn refresh(&mut self) -> Result<()> {
@@ -49,12 +49,21 @@ impl Run<'_> {
 
     /// Until a kubelet has met an API server it ends no static pod ("skipping delete because
     /// sources aren't ready"), and starts no other of that name: a mistake in a manifest that keeps
-    /// the API server down could not be corrected.
+    /// the API server down could not be corrected. One that is slow for a look, or on its way up,
+    /// says nothing: all components would be replaced at once, and the kubelet restarted.
     pub(super) async fn is_deaf(&mut self, pending: &[Pending]) -> Result<bool> {
         let replaces = |pending: &Pending| facts::exists(self.node, &pending.manifest.file.path);
-        let unserved = pending.iter().any(replaces)
-            && self.look().await?.component(Component::Apiserver).settled().is_err();
-        Ok(unserved)
+        if !pending.iter().any(replaces) {
+            return Ok(false);
+        }
+        let begun = self.node.clock.monotonic();
+        while self.look().await?.component(Component::Apiserver).settled().is_err() {
+            if self.node.clock.monotonic().saturating_sub(begun) >= BACK_LIMIT {
+                return Ok(true);
+            }
+            self.node.clock.sleep(PAUSE).await;
+        }
+        Ok(false)
     }
 
     /// The next step starts the kubelet again, then ends what ran by the former manifests.
@@ -76,7 +85,7 @@ impl Run<'_> {
         loop {
             let others = self.others_are_well().await;
             let waited = self.node.clock.monotonic().saturating_sub(begun);
-            if others.is_ok() || waited >= OTHERS_LIMIT {
+            if others.is_ok() || waited >= BACK_LIMIT {
                 return others;
             }
             self.node.clock.sleep(PAUSE).await;

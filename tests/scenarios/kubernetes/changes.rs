@@ -1,7 +1,13 @@
 //! The configuration of a living control plane changes: what it says otherwise is replaced, and
 //! nothing else; another style is refused.
 
-use rig::controllers::ControllersOptions;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use nodeagent::bootstrap::facts;
+use nodeagent::bootstrap::journal::{self, Entry, Event};
+use nodeagent::bootstrap::step::Step;
+use rig::controllers::{Controller, ControllersOptions};
 
 use super::{Story, raised, told};
 
@@ -13,7 +19,7 @@ async fn a_changed_flag_replaces_one_component_and_another_style_is_refused() {
     whole(&story);
     let node = &story.nodes[0];
     let (apiserver, manager) = (node.pids("kube-apiserver"), node.pids("kube-controller-manager"));
-    let scheduler = node.pids("kube-scheduler");
+    let (scheduler, kubelet) = (node.pids("kube-scheduler"), node.pids("kubelet"));
 
     told(node.write(CHANGE, "[control_plane.flags.kube-scheduler]\nv = \"1\"\n"));
     reload(&story);
@@ -49,7 +55,14 @@ async fn a_changed_flag_replaces_one_component_and_another_style_is_refused() {
     let bad = "[control_plane.flags.kube-apiserver]\nv = \"1\"\n\
                [control_plane.flags.kube-controller-manager]\nnode-monitor-period = \"x\"\n";
     told(node.write(CHANGE, bad));
+    // The API server misses a look meanwhile, which is no reason to take the kubelet for one that
+    // has never met it: it would be restarted.
+    let before = placings(node);
+    assert_eq!(told(node.signal("kube-apiserver", Signal::SIGSTOP)), 1);
     reload(&story);
+    story.wait_status(0, "manifests being placed", |_| placings(node) > before);
+    tokio::time::sleep(facts::LOOK + Duration::from_secs(1)).await;
+    told(node.signal("kube-apiserver", Signal::SIGCONT));
     let placed = |flag: &str| {
         let directory = node.machine.root().join("etc/kubernetes/manifests");
         let text = |name: &String| std::fs::read_to_string(directory.join(name));
@@ -61,6 +74,17 @@ async fn a_changed_flag_replaces_one_component_and_another_style_is_refused() {
     story.wait_status(0, "its end", |_| !placed("--node-monitor-period=x") && !placed("--v=1"));
     whole(&story);
     assert_eq!(node.pids("kube-controller-manager").len(), 1);
+    assert_eq!(node.pids("kubelet"), kubelet, "it let go of what was replaced by itself");
+}
+
+/// How often manifests were begun to be placed, by the node's journal.
+fn placings(node: &Controller) -> usize {
+    let journal = told(node.machine.read(journal::PATH).map_err(|error| error.to_string()));
+    let begun = |line: &&str| {
+        let entry: Entry = serde_json::from_str(line).expect("an entry");
+        matches!(entry.event, Event::Begun { step: Step::PlaceManifests })
+    };
+    String::from_utf8_lossy(&journal).lines().filter(begun).count()
 }
 
 fn whole(story: &Story) {
