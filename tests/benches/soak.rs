@@ -39,9 +39,12 @@ const SOON: Duration = Duration::from_secs(60);
 /// What is left of a certificate at any moment.
 const SURVIVE: u32 = 4;
 
-/// Each certificate with its life in seconds and with how often it is renewed in an hour: of the
-/// life without what is to be left, twelve thirteenths.
+/// Each certificate with its life in seconds.
 const LIVES: [(&str, u32); 3] = [("kubelet-server", 10), ("kubelet-client", 10), (OLD, 24)];
+
+/// How many of them are issued in an hour, by the hours of 2026-11-29 and 30. (Of the life without
+/// what is to be left, twelve thirteenths would be 1490.)
+const ISSUES: f64 = 1786.0;
 
 /// The certificate of the consumer that has to be restarted, and the consumer.
 const OLD: &str = "old-server";
@@ -145,8 +148,9 @@ fn settle(stage: &Stage, old: &Consumer) -> Result<Running, String> {
     first.stop(SOON)?;
     let path = nodeagent::duty::records::PATH;
     let mut records: Value = serde_json::from_str(&stage.read(path)).map_err(|e| e.to_string())?;
+    let frequency: f64 = LIVES.iter().map(|(_, life)| 1.0 / f64::from(life - SURVIVE)).sum();
     for (name, life) in LIVES {
-        let period = f64::from(life - SURVIVE) * 12.0 / 13.0;
+        let period = f64::from(life - SURVIVE) * frequency * 3600.0 / ISSUES;
         let now = stage.clock.now();
         let at = |n: i32| now - jiff::SignedDuration::from_secs_f64(f64::from(n) * period);
         let issues: Vec<_> = (1..(3600.0 / period) as i32).rev().map(at).collect();
