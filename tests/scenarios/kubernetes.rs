@@ -21,7 +21,8 @@ mod three;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-use rig::controllers::{Controllers, ControllersOptions, Raising};
+use nodeagent::bootstrap::journal::{self, Entry};
+use rig::controllers::{Controller, Controllers, ControllersOptions, Raising};
 use serde_json::Value;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -117,6 +118,13 @@ impl Story {
         let node = &self.nodes[node];
         rig::controllers::COMPONENTS.iter().flat_map(|component| node.pids(component)).collect()
     }
+}
+
+/// What the journal of a node's runs tells, from the first to the last.
+fn entries(node: &Controller) -> Vec<Entry> {
+    let journal = told(node.machine.read(journal::PATH).map_err(|error| error.to_string()));
+    let journal = String::from_utf8_lossy(&journal);
+    journal.lines().map(|line| serde_json::from_str(line).expect("an entry")).collect()
 }
 
 /// The value, or a failure whose text keeps its lines.

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use tracing::{debug, info, warn};
 
 use crate::backoff::Pace;
+use crate::bootstrap::Report;
 use crate::duty::act::Acted;
 use crate::duty::session::LOGGED_IN;
 use crate::duty::{Done, DutyId, Records};
@@ -19,11 +20,7 @@ pub(super) fn note_left_over(
         Done::Acted(Acted::RolledBack(back)) => {
             records.failed(id, &back.error, now, pace);
         }
-        Done::Raised(report) => {
-            if let Some(error) = &report.remarks {
-                records.remarked(id, error, now);
-            }
-        }
+        Done::Raised(Report { remarks: Some(error), .. }) => records.remarked(id, error, now),
         _ => {}
     }
 }
@@ -60,7 +57,6 @@ pub(super) fn log_success(id: &DutyId, done: &Done, recovered: bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bootstrap::Report;
     use crate::error::{Code, Error};
 
     #[test]

@@ -77,7 +77,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    async fn until_component(&mut self, component: Component) -> Result<()> {
+    pub(super) async fn until_component(&mut self, component: Component) -> Result<()> {
         while self.look().await?.component(component).settled().is_err() {
             self.node.clock.sleep(PAUSE).await;
         }

@@ -56,14 +56,11 @@ impl Run<'_> {
         if !pending.iter().any(replaces) {
             return Ok(false);
         }
-        let begun = self.node.clock.monotonic();
-        while self.look().await?.component(Component::Apiserver).settled().is_err() {
-            if self.node.clock.monotonic().saturating_sub(begun) >= BACK_LIMIT {
-                return Ok(true);
-            }
-            self.node.clock.sleep(PAUSE).await;
+        let served = self.until_component(Component::Apiserver);
+        match tokio::time::timeout(BACK_LIMIT, served).await {
+            Ok(served) => served.map(|()| false),
+            Err(_) => Ok(true),
         }
-        Ok(false)
     }
 
     /// The next step starts the kubelet again, then ends what ran by the former manifests.

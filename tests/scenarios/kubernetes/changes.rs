@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use nodeagent::bootstrap::facts;
-use nodeagent::bootstrap::journal::{self, Entry, Event};
+use nodeagent::bootstrap::journal::{Entry, Event};
 use nodeagent::bootstrap::step::Step;
 use rig::controllers::{Controller, ControllersOptions};
 
-use super::{Story, raised, told};
+use super::{Story, entries, raised, told};
 
 const CHANGE: &str = "/etc/nodeagent/config.d/40-change.toml";
 
@@ -79,12 +79,8 @@ async fn a_changed_flag_replaces_one_component_and_another_style_is_refused() {
 
 /// How often manifests were begun to be placed, by the node's journal.
 fn placings(node: &Controller) -> usize {
-    let journal = told(node.machine.read(journal::PATH).map_err(|error| error.to_string()));
-    let begun = |line: &&str| {
-        let entry: Entry = serde_json::from_str(line).expect("an entry");
-        matches!(entry.event, Event::Begun { step: Step::PlaceManifests })
-    };
-    String::from_utf8_lossy(&journal).lines().filter(begun).count()
+    let begun = |entry: &&Entry| matches!(entry.event, Event::Begun { step: Step::PlaceManifests });
+    entries(node).iter().filter(begun).count()
 }
 
 fn whole(story: &Story) {

@@ -5,13 +5,13 @@
 use std::time::Instant;
 
 use jiff::Timestamp;
-use nodeagent::bootstrap::journal::{self, Entry, Event};
+use nodeagent::bootstrap::journal::{self, Event};
 use nodeagent::bootstrap::step::Step;
 use rig::controllers::{Controller, ControllersOptions, MANIFESTS, PLANE};
 use rig::machine::Output;
 use serde_json::json;
 
-use super::{SOON, Story, installed, told};
+use super::{SOON, Story, entries, installed, told};
 
 const SHARED: [&str; 3] =
     ["service-account/signing.key", "service-account/verify.pem", "encryption.yaml"];
@@ -105,10 +105,8 @@ fn one_at_a_time(story: &Story) {
 
 /// The changing steps that a controller's journal tells of.
 fn changing(node: &Controller, number: usize) -> Vec<Changing> {
-    let journal = told(node.machine.read(journal::PATH).map_err(text));
     let mut found: Vec<Changing> = Vec::new();
-    for line in String::from_utf8_lossy(&journal).lines() {
-        let entry: Entry = serde_json::from_str(line).expect("an entry");
+    for entry in entries(node) {
         match entry.event {
             Event::Begun { step } if step.changes() => {
                 found.push(Changing { node: number, step, begun: entry.at, ended: entry.at });

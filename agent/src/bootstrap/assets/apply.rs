@@ -304,7 +304,9 @@ impl<'a> Pass<'a> {
         let whole = self.set.faults.is_empty()
             && self.outcome.pending.is_empty()
             && self.outcome.refused.is_empty();
-        if let Some(place) = self.set.empty.as_ref().filter(|_| !rest.is_empty()) {
+        if let Some(place) = &self.set.empty
+            && !rest.is_empty()
+        {
             let reason = format!(
                 "{} that were applied before are in no manifest any more, but {place} holds none \
                  at all, and they stay; if they are to go, put a file with a comment there",

@@ -241,8 +241,25 @@ impl Reader {
 
     fn finish(mut self) -> Set {
         order::sort(&mut self.objects);
-        let digest = digest(&self.objects, self.empty.as_deref());
+        let digest = self.digest();
         Set { objects: self.objects, faults: self.faults, empty: self.empty, digest }
+    }
+
+    /// The keys of a map are sorted whatever a library's features make of them. A directory that
+    /// holds nothing is another set than one whose files say that there is nothing.
+    fn digest(&self) -> String {
+        let objects = self.objects.iter();
+        let mut sorted: Vec<_> = objects.map(|asset| (asset.key(), &asset.object)).collect();
+        sorted.sort_by(|a, b| a.0.cmp(&b.0));
+        let mut context = Context::new(&SHA256);
+        for (_, object) in sorted {
+            feed(&mut context, object);
+            context.update(b"\n");
+        }
+        if self.empty.is_some() {
+            context.update(b"no manifest");
+        }
+        context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
 
@@ -302,22 +319,6 @@ fn sort(value: &Value) -> &'static str {
         Value::Array(_) => "a list",
         Value::Object(_) => "a map",
     }
-}
-
-/// The keys of a map are sorted whatever a library's features make of them. A directory that holds
-/// nothing is another set than one whose files say that there is nothing.
-fn digest(objects: &[Asset], empty: Option<&str>) -> String {
-    let mut sorted: Vec<_> = objects.iter().map(|asset| (asset.key(), &asset.object)).collect();
-    sorted.sort_by(|a, b| a.0.cmp(&b.0));
-    let mut context = Context::new(&SHA256);
-    for (_, object) in sorted {
-        feed(&mut context, object);
-        context.update(b"\n");
-    }
-    if empty.is_some() {
-        context.update(b"no manifest");
-    }
-    context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn feed(context: &mut Context, value: &Value) {
