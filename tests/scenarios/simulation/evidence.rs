@@ -189,8 +189,9 @@ fn signed_by_one_of(
     bundles: &[impl AsRef<[u8]>],
 ) -> Result<(), String> {
     let all = bundles.iter().flat_map(|pem| CertificateDer::pem_slice_iter(pem.as_ref()));
-    for der in all.flatten() {
-        let Ok((_, authority)) = X509Certificate::from_der(&der) else { continue };
+    // The newest first: mostly it is that one.
+    for der in all.flatten().collect::<Vec<_>>().iter().rev() {
+        let Ok((_, authority)) = X509Certificate::from_der(der) else { continue };
         if leaf.verify_signature(Some(authority.public_key())).is_ok() {
             return Ok(());
         }

@@ -3,6 +3,7 @@
 //! instant at which anything can happen.
 
 mod fate;
+mod sight;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -10,8 +11,6 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use nodeagent::agent::{self, Agent};
-use nodeagent::attest::Identity;
-use nodeagent::duty::facts::{CertFact, Held};
 use nodeagent::duty::{self, DutyId, Facts, Records, Why};
 use nodeagent::failpoint::failing::Failing;
 use nodeagent::node::{Node, Standing};
@@ -21,11 +20,11 @@ use serde_json::Value;
 use super::clock::lock;
 use super::invariants;
 use super::ledger::Ledger;
-use super::marks::Marks;
 use super::random::{Random, derived};
 use super::schedule::{Blow, Change, Fault};
 use super::weather::recovery_from;
 use super::world::{Published, World};
+use sight::Known;
 
 /// After a look that saw less than there is comes another. The agent's own comes after 30 s; of a
 /// disk that gives nothing at all it sees no more then.
@@ -48,9 +47,6 @@ const LOOKS_AGAIN: f64 = 0.03;
 
 /// The same where there are more.
 const LOOKS_AGAIN_AT_MANY: f64 = 0.3;
-
-/// At every so many looks it is tried whether what is known of unchanged files is what they hold.
-const LOOKS_ALL_THE_SAME: u64 = 32;
 
 /// A broken invariant.
 #[derive(Clone, Debug)]
@@ -75,17 +71,6 @@ pub(super) struct Outcome {
 /// Lines of log as the agent writes them.
 pub(super) type Log = Arc<Mutex<Vec<u8>>>;
 
-/// Sound certificates as a look saw them; another look sees the same for as long as these files do
-/// not change and the clock goes on.
-struct Known {
-    files: (Published, Marks),
-    /// For whom they were looked at.
-    identity: Option<Identity>,
-    /// When, by the node's own clock.
-    at: Timestamp,
-    held: BTreeMap<String, Held>,
-}
-
 /// A life in progress.
 pub(super) struct Life {
     pub(super) world: World,
@@ -101,8 +86,8 @@ pub(super) struct Life {
     accessors: u64,
     /// What the look after the last effect saw.
     seen: Option<Facts>,
-    /// What the last look saw of the certificates, and of which files.
-    known: Option<Known>,
+    /// What the last look saw of each certificate, and of which files.
+    known: BTreeMap<String, Known>,
     looks: u64,
     /// When the invariants were checked last, unless something has happened since.
     checked: Option<Timestamp>,
@@ -132,7 +117,7 @@ impl Life {
             story: VecDeque::new(),
             accessors: 0,
             seen: None,
-            known: None,
+            known: BTreeMap::new(),
             looks: 0,
             checked: None,
             checks: 0,
@@ -220,43 +205,10 @@ impl Life {
         facts
     }
 
-    /// What the agent sees. What it would read and verify again though no file has changed is
-    /// taken from the last look; but now and then it looks all the same, and has to see that. What
-    /// a disk that fails gives is no knowledge; nor is a chain that did not verify while the clock
-    /// is off, by which an authority may not be valid yet.
-    async fn facts(&mut self, files: &(Published, Marks)) -> Facts {
-        self.looks += 1;
-        let mut facts = Facts::known(&self.node);
-        let (identity, at) = (facts.identity.clone(), self.node.clock.now());
-        let same =
-            |known: &Known| known.files == *files && known.identity == identity && known.at <= at;
-        let fails = self.ledger.weather.disk_fails();
-        if let Some(known) = self.known.take().filter(|known| !fails && same(known)) {
-            let held =
-                |(name, held): (&String, &Held)| (name.clone(), CertFact::Held(held.clone()));
-            facts.certificates = known.held.iter().map(held).collect();
-            if self.looks.is_multiple_of(LOOKS_ALL_THE_SAME) {
-                let (looked, _) = self.agent().look().await;
-                let (seen, kept) = (&looked.certificates, &facts.certificates);
-                assert_eq!(format!("{seen:?}"), format!("{kept:?}"), "a change went unnoticed");
-            }
-            self.known = Some(known);
-            return facts;
-        }
-        let (facts, _) = self.agent().look().await;
-        let held = |(name, fact): (&String, &CertFact)| Some((name.clone(), fact.held()?.clone()));
-        let held: BTreeMap<_, _> = facts.certificates.iter().filter_map(held).collect();
-        let whole = held.len() == facts.certificates.len();
-        let off = self.ledger.weather.clock_is_off();
-        let passes = fails || off && held.values().any(|held| held.flaw == Some(Why::CaRotated));
-        let known = || Known { files: files.clone(), identity, at, held };
-        self.known = (whole && !passes).then(known);
-        facts
-    }
-
     /// Somebody else than the agent has changed something.
     pub(super) fn touched(&mut self) {
-        (self.seen, self.checked, self.known) = (None, None, None);
+        (self.seen, self.checked) = (None, None);
+        self.known.clear();
         self.ledger.forget_marks();
     }
 
