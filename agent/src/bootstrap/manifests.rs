@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use super::facts::ManifestFact;
 use super::outdated;
+use crate::backoff;
 use crate::config::plane::{Component, ControlPlane, Style};
 use crate::error::{Code, Context, Error, Result};
+use crate::host::files::Root;
 use crate::host::processes::{self, Process};
 use crate::node::Node;
 use crate::render::{self, Manifest, Place};
@@ -163,10 +165,19 @@ pub fn pending(node: &Node, plane: &ControlPlane) -> Result<Vec<Pending>> {
 
 /// The kubelet compares pods and not texts: another comment replaces nothing.
 fn same_pod(node: &Node, manifest: &Manifest) -> bool {
-    let parse = |text: &str| serde_saphyr::from_str::<serde_json::Value>(text).ok();
-    let held = super::clients::text(node, &manifest.file.path, LIMIT).ok().flatten();
-    let held = held.and_then(|text| parse(&text));
-    held.is_some() && held == parse(manifest.file.content.text())
+    let held = pod(&node.root, &manifest.file.path);
+    held.is_some() && held == pod_of(manifest.file.content.text())
+}
+
+/// What a manifest says, by which it is known again; none where it is not there or says nothing.
+pub(super) fn pod(root: &Root, path: &Path) -> Option<String> {
+    let bytes = root.read_optional(path, LIMIT).ok().flatten()?;
+    pod_of(std::str::from_utf8(&bytes).ok()?)
+}
+
+fn pod_of(text: &str) -> Option<String> {
+    let pod = serde_saphyr::from_str::<serde_json::Value>(text).ok()?;
+    Some(format!("{:016x}", backoff::hash(&pod.to_string())))
 }
 
 fn foreign_file(path: &str, text: &str) -> Error {

@@ -5,13 +5,15 @@
 //! read the former one. They are named by pid and start, so that the note means nothing once they
 //! are gone, and it lies in /run, which a reboot clears as it ends them. No clock is compared.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::facts::ETCD_UNIT;
+use super::manifests::{self, Pending};
 use crate::config::plane::Component;
 use crate::error::{Code, Error, Result};
+use crate::host::files::Root;
 use crate::host::processes::{self, Process};
 use crate::node::Node;
 use crate::render;
@@ -42,6 +44,31 @@ pub struct Outdated {
     pub process: Process,
     /// The file that has changed.
     pub file: String,
+    /// What it runs by, where a new manifest is to replace it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former: Option<Former>,
+}
+
+/// The manifest that a process runs by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Former {
+    /// Where it lay.
+    path: PathBuf,
+    /// The pod that it described ([`manifests::pod`]).
+    pod: String,
+}
+
+impl Outdated {
+    fn of(program: &str, process: Process, file: &str) -> Outdated {
+        Outdated { program: program.into(), process, file: file.into(), former: None }
+    }
+
+    /// Whether the manifest that it runs by lies there again, or still where a run ended before it
+    /// wrote another: the kubelet replaces nothing then, and it would be waited for until a reboot.
+    fn is_taken_back(&self, root: &Root) -> bool {
+        let same = |by: &Former| manifests::pod(root, &by.path).is_some_and(|pod| pod == by.pod);
+        self.former.as_ref().is_some_and(same)
+    }
 }
 
 /// The processes of a program that this agent has set up: others may have its name, a tenant's
@@ -75,7 +102,7 @@ fn mark(node: &Node, name: &str) -> Result<()> {
     let before = notes.len();
     for program in readers(name) {
         for process in ours(node, program) {
-            add(&mut notes, Outdated { program: (*program).into(), process, file: name.into() });
+            add(&mut notes, Outdated::of(program, process, name));
         }
     }
     if notes.len() == before {
@@ -98,11 +125,17 @@ pub fn replace(node: &Node, file: &render::File) -> Result<String> {
 
 /// Notes processes that a new manifest is about to replace: the kubelet ends them, and whatever
 /// becomes of this run, the next one waits for it.
-pub fn mark_replaced(node: &Node, component: Component, former: &[Process]) -> Result<()> {
+pub fn mark_replaced(node: &Node, pending: &Pending) -> Result<()> {
+    let Pending { manifest, former } = pending;
+    let path = &manifest.file.path;
+    let by = manifests::pod(&node.root, path).map(|pod| Former { path: path.clone(), pod });
     let mut notes = load(node);
     for process in former {
-        let (program, file) = (component.name().into(), MANIFEST.into());
-        add(&mut notes, Outdated { program, process: process.clone(), file });
+        let note = Outdated::of(manifest.component.name(), process.clone(), MANIFEST);
+        // It runs by what lay there when it was noted first.
+        if !notes.iter().any(|other| other.process == note.process && other.file == note.file) {
+            notes.push(Outdated { former: by.clone(), ..note });
+        }
     }
     store(node, notes)
 }
@@ -112,12 +145,12 @@ pub fn mark_replaced(node: &Node, component: Component, former: &[Process]) -> R
 pub fn mark_deaf(node: &Node, former: &[(Component, Vec<Process>)]) -> Result<()> {
     let mut notes = load(node);
     for process in ours(node, KUBELET) {
-        add(&mut notes, Outdated { program: KUBELET.into(), process, file: "manifests".into() });
+        add(&mut notes, Outdated::of(KUBELET, process, "manifests"));
     }
     for (component, processes) in former {
         for process in processes {
-            let (program, file) = (component.name().into(), "its former manifest".into());
-            add(&mut notes, Outdated { program, process: process.clone(), file });
+            let note = Outdated::of(component.name(), process.clone(), "its former manifest");
+            add(&mut notes, note);
         }
     }
     store(node, notes)
@@ -136,10 +169,12 @@ fn store(node: &Node, mut notes: Vec<Outdated>) -> Result<()> {
     node.root.write_volatile(Path::new(PATH), &bytes, 0o600)
 }
 
-/// The processes that were noted and still run.
+/// The processes that were noted and still run, by something else than what is there now.
 pub fn notes(node: &Node) -> Vec<Outdated> {
     let mut notes = load(node);
-    notes.retain(|note| processes::is_alive(&proc(node), &note.process));
+    notes.retain(|note| {
+        processes::is_alive(&proc(node), &note.process) && !note.is_taken_back(&node.root)
+    });
     notes
 }
 
@@ -176,4 +211,31 @@ pub fn unit_of(program: &str) -> Option<&'static str> {
 /// The component that a program is.
 pub fn component_of(program: &str) -> Option<Component> {
     Component::ALL.into_iter().find(|component| component.name() == program)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manifest_that_is_taken_back_replaces_nothing() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let root = Root::new(directory.path());
+        let path = Path::new("/scheduler.yaml");
+        let write = |text: &str| std::fs::write(root.path(path), text).expect("a file");
+        write("kind: Pod\nspec: {v: 1}\n");
+        let pod = manifests::pod(&root, path).expect("a pod");
+        let process = Process { pid: 1, started: 1 };
+        let plain = Outdated::of("kube-scheduler", process, MANIFEST);
+        let note = Outdated { former: Some(Former { path: path.into(), pod }), ..plain.clone() };
+        let taken_back = |text: &str| {
+            write(text);
+            (note.is_taken_back(&root), plain.is_taken_back(&root))
+        };
+        assert_eq!(taken_back("kind: Pod\nspec: {v: 2}\n"), (false, false), "another");
+        assert_eq!(taken_back("spec:\n  v: 1 # the same\nkind: Pod\n"), (true, false));
+        assert_eq!(taken_back(": {"), (false, false), "what says nothing");
+        std::fs::remove_file(root.path(path)).expect("a file");
+        assert!(!note.is_taken_back(&root), "the kubelet ends it");
+    }
 }

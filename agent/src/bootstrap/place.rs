@@ -4,12 +4,13 @@
 use serde_json::Value;
 
 use super::manifests::{self, Pending};
+use super::outdated::{self, MANIFEST, Outdated};
 use super::perform::{advice, is_ready};
 use super::step::Step;
-use super::{PAUSE, Run, outdated};
+use super::{PAUSE, Run};
 use crate::config::plane::Component;
 use crate::error::{Code, Error, Result};
-use crate::host::processes::{self, Process};
+use crate::host::processes::Process;
 use crate::render;
 
 impl Run<'_> {
@@ -20,7 +21,8 @@ impl Run<'_> {
         if self.is_deaf(&pending).await? {
             return self.place_unheard(&pending);
         }
-        for Pending { manifest, former } in &pending {
+        for replaced in &pending {
+            let Pending { manifest, former } = replaced;
             let component = manifest.component;
             if former.is_empty() {
                 manifests::write(self.node, self.plane, manifest)?;
@@ -32,9 +34,9 @@ impl Run<'_> {
                 self.until_others_are_well().await?;
                 self.others_have(component).await?;
             }
-            outdated::mark_replaced(self.node, component, former)?;
+            outdated::mark_replaced(self.node, replaced)?;
             manifests::write(self.node, self.plane, manifest)?;
-            self.until_replaced(former).await?;
+            self.until_replaced(former).await;
             if was_well {
                 self.until_component(component).await?;
             }
@@ -86,11 +88,10 @@ impl Run<'_> {
 
     /// Until nothing runs any more by a former manifest: the old API server answers on until the
     /// kubelet has ended it.
-    pub(super) async fn until_replaced(&self, former: &[Process]) -> Result<()> {
-        let proc = outdated::proc(self.node);
-        while former.iter().any(|process| processes::is_alive(&proc, process)) {
+    pub(super) async fn until_replaced(&self, former: &[Process]) {
+        let is_due = |note: &Outdated| note.file == MANIFEST && former.contains(&note.process);
+        while outdated::notes(self.node).iter().any(is_due) {
             self.node.clock.sleep(PAUSE).await;
         }
-        Ok(())
     }
 }

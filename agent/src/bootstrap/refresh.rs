@@ -92,9 +92,8 @@ impl Run<'_> {
     async fn restart(&mut self, note: &Outdated) -> Result<()> {
         if note.file == outdated::MANIFEST {
             // The kubelet is about to end it; ending it first would bring the former one back.
-            return self.until_replaced(std::slice::from_ref(&note.process)).await;
-        }
-        if let Some(unit) = outdated::unit_of(&note.program) {
+            self.until_replaced(std::slice::from_ref(&note.process)).await;
+        } else if let Some(unit) = outdated::unit_of(&note.program) {
             self.node.units.restart(unit, UNIT_LIMIT).await?;
         } else {
             let proc = outdated::proc(self.node);
@@ -146,7 +145,7 @@ mod tests {
 
     fn note(program: &str, pid: i32) -> Outdated {
         let process = Process { pid, started: 1 };
-        Outdated { program: program.into(), process, file: "a".into() }
+        Outdated { program: program.into(), process, file: "a".into(), former: None }
     }
 
     #[test]

@@ -21,7 +21,8 @@ async fn a_changed_flag_replaces_one_component_and_another_style_is_refused() {
     let (apiserver, manager) = (node.pids("kube-apiserver"), node.pids("kube-controller-manager"));
     let (scheduler, kubelet) = (node.pids("kube-scheduler"), node.pids("kubelet"));
 
-    told(node.write(CHANGE, "[control_plane.flags.kube-scheduler]\nv = \"1\"\n"));
+    let flag = |v: u32| format!("[control_plane.flags.kube-scheduler]\nv = \"{v}\"\n");
+    told(node.write(CHANGE, &flag(1)));
     reload(&story);
     story.wait_status(0, "the new flag", |_| {
         let pids = node.pids("kube-scheduler");
@@ -51,6 +52,8 @@ async fn a_changed_flag_replaces_one_component_and_another_style_is_refused() {
     assert_eq!(node.pids("kube-apiserver"), apiserver, "nothing was touched");
     assert_eq!(node.manifests().len(), 3, "nothing was touched");
 
+    take_back_unseen(&story, &flag(3), &flag(1));
+
     // What the last component of a change does not survive is taken back with all of it.
     let bad = "[control_plane.flags.kube-apiserver]\nv = \"1\"\n\
                [control_plane.flags.kube-controller-manager]\nnode-monitor-period = \"x\"\n";
@@ -63,18 +66,38 @@ async fn a_changed_flag_replaces_one_component_and_another_style_is_refused() {
     story.wait_status(0, "manifests being placed", |_| placings(node) > before);
     tokio::time::sleep(facts::LOOK + Duration::from_secs(1)).await;
     told(node.signal("kube-apiserver", Signal::SIGCONT));
-    let placed = |flag: &str| {
-        let directory = node.machine.root().join("etc/kubernetes/manifests");
-        let text = |name: &String| std::fs::read_to_string(directory.join(name));
-        node.manifests().iter().any(|name| text(name).is_ok_and(|text| text.contains(flag)))
-    };
-    story.wait_status(0, "the mistake", |_| placed("--node-monitor-period=x"));
+    story.wait_status(0, "the mistake", |_| placed(node, "--node-monitor-period=x"));
     told(node.write(CHANGE, ""));
     reload(&story);
-    story.wait_status(0, "its end", |_| !placed("--node-monitor-period=x") && !placed("--v=1"));
+    story.wait_status(0, "its end", |_| {
+        !placed(node, "--node-monitor-period=x") && !placed(node, "--v=1")
+    });
     whole(&story);
     assert_eq!(node.pids("kube-controller-manager").len(), 1);
     assert_eq!(node.pids("kubelet"), kubelet, "it let go of what was replaced by itself");
+}
+
+/// Before the kubelet has seen a change it is taken back: there is nothing to wait for.
+fn take_back_unseen(story: &Story, change: &str, former: &str) {
+    let node = &story.nodes[0];
+    let scheduler = node.pids("kube-scheduler");
+    assert_eq!(told(node.signal("kubelet", Signal::SIGSTOP)), 1);
+    told(node.write(CHANGE, change));
+    reload(story);
+    story.wait_status(0, "a change", |_| placed(node, "--v=3"));
+    told(node.write(CHANGE, former));
+    reload(story);
+    story.wait_status(0, "its end", |_| !placed(node, "--v=3"));
+    told(node.signal("kubelet", Signal::SIGCONT));
+    whole(story);
+    assert_eq!(node.pids("kube-scheduler"), scheduler, "the kubelet had nothing to do");
+}
+
+/// Whether a manifest has a flag.
+fn placed(node: &Controller, flag: &str) -> bool {
+    let directory = node.machine.root().join("etc/kubernetes/manifests");
+    let text = |name: &String| std::fs::read_to_string(directory.join(name));
+    node.manifests().iter().any(|name| text(name).is_ok_and(|text| text.contains(flag)))
 }
 
 /// How often manifests were begun to be placed, by the node's journal.
