@@ -212,7 +212,7 @@ pub fn first_log_in(
 #[derive(Debug)]
 pub enum Done {
     /// A session is in force.
-    Session(&'static str),
+    Session(session::Plan),
     /// A generation was committed.
     Committed(certs::Commit),
     /// A consumer was seen to.

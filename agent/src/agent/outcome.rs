@@ -6,7 +6,7 @@ use tracing::{debug, info, warn};
 use crate::backoff::Pace;
 use crate::bootstrap::Report;
 use crate::duty::act::Acted;
-use crate::duty::session::LOGGED_IN;
+use crate::duty::session::Plan;
 use crate::duty::{Done, DutyId, Records};
 
 /// What went wrong beside a success, and stays told.
@@ -28,8 +28,10 @@ pub(super) fn note_left_over(
 /// One line of log for what an effect achieved, where that is worth one.
 pub(super) fn log_success(id: &DutyId, done: &Done, recovered: bool) {
     match done {
-        Done::Session(word) if *word == LOGGED_IN || recovered => info!(duty = %id, "{word}"),
-        Done::Session(word) => debug!(duty = %id, "{word}"),
+        Done::Session(did) if *did == Plan::LogIn || recovered => {
+            info!(duty = %id, "{}", did.done());
+        }
+        Done::Session(did) => debug!(duty = %id, "{}", did.done()),
         Done::Committed(commit) => {
             let how = if commit.issued { "issued" } else { "published again" };
             info!(

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub use self::fared::{DutyRecord, Failure};
 use super::act::{self, Acted, RolledBack};
 use super::certs::store::Generation;
-use super::session::LOGGED_IN;
+use super::session::Plan;
 use super::{Done, DutyId};
 use crate::backoff::{self, Pace};
 use crate::error::{Code, Error, Kind, Result, said};
@@ -239,7 +239,7 @@ impl Records {
         let changed = duty.failure.take().is_some();
         duty.last_success = Some(now);
         match done {
-            Done::Session(word) => self.hear_of_vault(word),
+            Done::Session(done) => self.hear_of_vault(*done),
             Done::Acted(Acted::Intends(..)) => {}
             Done::Files(_) | Done::Raised(_) => {}
             Done::Committed(commit) => self.note_commit(commit, now),
@@ -250,12 +250,12 @@ impl Records {
     }
 
     /// Vault answers: what this node's certificates have waited for is there, or may be.
-    fn hear_of_vault(&mut self, done: &str) {
+    fn hear_of_vault(&mut self, done: Plan) {
         // Not what a token was refused for: one that is always refused would be tried for ever. A
         // policy's no brings a new one only now and then.
         let helps = |failure: &Failure| match failure.code.kind() {
             Kind::Unavailable | Kind::Sealed => true,
-            _ => done == LOGGED_IN && failure.code == Code::PolicyDenied,
+            _ => done == Plan::LogIn && failure.code == Code::PolicyDenied,
         };
         for (id, duty) in &mut self.duties {
             if matches!(id, DutyId::Cert(_)) && duty.failure.as_ref().is_some_and(helps) {
@@ -456,13 +456,13 @@ mod tests {
             assert!(wait >= Duration::from_secs(1800), "{name} waits {wait:?}");
         }
         for (done, tried) in [
-            ("renewed the token", [true, true, false, false, false]),
-            (LOGGED_IN, [true, true, false, false, true]),
+            (Plan::Renew, [true, true, false, false, false]),
+            (Plan::LogIn, [true, true, false, false, true]),
         ] {
             records.succeeded(&DutyId::Session, &Done::Session(done), now);
             let names = ["away", "sealed", "no-token", "refused", "not-allowed"];
             for (name, tried) in names.into_iter().zip(tried) {
-                assert_eq!(wait(&records, &cert(name), now).is_none(), tried, "{done}: {name}");
+                assert_eq!(wait(&records, &cert(name), now).is_none(), tried, "{done:?}: {name}");
             }
         }
         assert_eq!(records.failures().count(), 5, "what has failed stays told");

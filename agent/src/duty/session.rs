@@ -11,9 +11,6 @@ use crate::error::{Code, Error, Kind, Result};
 use crate::node::{Node, Session, SessionFacts, Standing};
 use crate::wire::vault::Auth;
 
-/// What was done where there is a new token.
-pub const LOGGED_IN: &str = "logged in";
-
 /// While the clock is out of its bound it is measured this often, so that its repair is seen.
 pub const CLOCK_INTERVAL: SignedDuration = SignedDuration::from_secs(60);
 
@@ -106,8 +103,20 @@ fn may_renew(session: &SessionFacts, failures: u32, now: Timestamp) -> bool {
         && left.as_secs_f64() > session.lease().as_secs_f64() / 4.0
 }
 
-/// Does what is due; the word says what was done.
-pub async fn perform(node: &Node, why: Why, records: &Records) -> Result<&'static str> {
+impl Plan {
+    /// The words of a log for what was done.
+    pub fn done(self) -> &'static str {
+        match self {
+            Plan::Prove => "took up the stored token",
+            Plan::Renew => "renewed the token",
+            Plan::LogIn => "logged in",
+            Plan::Measure => "measured the clock",
+        }
+    }
+}
+
+/// Does what is due; says what was done, which is more than was planned where Vault refuses.
+pub async fn perform(node: &Node, why: Why, records: &Records) -> Result<Plan> {
     let held = node.session.get().map(|(session, _)| session);
     let failures = records.duty(&DutyId::Session).failure.map_or(0, |failure| failure.count);
     let plan = plan(why, held.as_ref().map(|held| &held.facts), failures, node.clock.now());
@@ -131,7 +140,7 @@ pub async fn perform(node: &Node, why: Why, records: &Records) -> Result<&'stati
 
 /// A log-in for a token that Vault takes and a policy does not let do its work. Where it fails the
 /// token is renewed: it must not end because there is no other.
-async fn replace(node: &Node, held: Session) -> Result<&'static str> {
+async fn replace(node: &Node, held: Session) -> Result<Plan> {
     let is_stale = matches!(node.session.get(), Some((_, Standing::Stale)));
     match log_in(node).await {
         Err(error) if is_stale && held.facts.renewable => {
@@ -153,16 +162,16 @@ pub async fn take_up(node: &Node) {
     }
 }
 
-async fn measure(node: &Node) -> Result<&'static str> {
+async fn measure(node: &Node) -> Result<Plan> {
     let before = node.vault.observed().map(|seen| seen.monotonic);
     node.vault.health().await?;
     match node.vault.observed().map(|seen| seen.monotonic) == before {
         true => Err(Error::new(Code::VaultFailing, "vault did not tell the time")),
-        false => Ok("measured the clock"),
+        false => Ok(Plan::Measure),
     }
 }
 
-async fn prove(node: &Node, held: Session) -> Result<&'static str> {
+async fn prove(node: &Node, held: Session) -> Result<Plan> {
     let known = node.vault.lookup_self(&held.token).await;
     let known = known.map_err(|error| error.during("trying the stored token"))?;
     let now = node.clock.now();
@@ -171,10 +180,10 @@ async fn prove(node: &Node, held: Session) -> Result<&'static str> {
     session.facts.expires = after(now, looked_after(known.ttl));
     session.facts.since = session.facts.since.min(now);
     node.session.set(session, Standing::Proved);
-    Ok("took up the stored token")
+    Ok(Plan::Prove)
 }
 
-async fn renew(node: &Node, held: Session) -> Result<&'static str> {
+async fn renew(node: &Node, held: Session) -> Result<Plan> {
     let asked = Duration::from_secs(held.facts.asked_s);
     let auth = node.vault.renew_self(&held.token, asked).await;
     let auth = auth.map_err(|error| error.during("renewing the token"))?;
@@ -185,10 +194,10 @@ async fn renew(node: &Node, held: Session) -> Result<&'static str> {
     session.facts.renewable = auth.renewable;
     node.session.set(session.clone(), Standing::Proved);
     node.store_session(&session)?;
-    Ok("renewed the token")
+    Ok(Plan::Renew)
 }
 
-async fn log_in(node: &Node) -> Result<&'static str> {
+async fn log_in(node: &Node) -> Result<Plan> {
     let evidence = node.attestor.evidence().await;
     let evidence = evidence.map_err(|error| error.during("proving the node's identity"))?;
     let mount = node.config.identity.mount.clone();
@@ -214,7 +223,7 @@ async fn log_in(node: &Node) -> Result<&'static str> {
     // First: whoever finds the session at the next start takes it up and does not log in again.
     let remembered = node.remember_identity(&session.facts.identity);
     node.store_session(&session)?;
-    remembered.map(|()| LOGGED_IN)
+    remembered.map(|()| Plan::LogIn)
 }
 
 /// A token without an end has a lease of 0; it is still looked after.

@@ -161,7 +161,7 @@ impl Node {
         }
     }
 
-    fn session(&mut self, moment: &mut Moment<'_>, why: Why) -> Result<&'static str> {
+    fn session(&mut self, moment: &mut Moment<'_>, why: Why) -> Result<Plan> {
         let now = moment.now;
         let failures = self.records.duty(&DutyId::Session).failure;
         let failures = failures.map_or(0, |failure| failure.count);
@@ -174,7 +174,7 @@ impl Node {
                     (session.since, session.expires) = (now, expires);
                     *standing = Standing::Proved;
                 }
-                Ok("renewed the token")
+                Ok(Plan::Renew)
             }
             Plan::LogIn => self.log_in(moment),
             Plan::Measure | Plan::Prove => Err(Error::new(
@@ -184,7 +184,7 @@ impl Node {
         }
     }
 
-    fn log_in(&mut self, moment: &mut Moment<'_>) -> Result<&'static str> {
+    fn log_in(&mut self, moment: &mut Moment<'_>) -> Result<Plan> {
         let now = moment.now;
         self.ask(moment, Call::LogIn)?;
         (self.log_ins, self.born) = (self.log_ins + 1, now);
@@ -199,7 +199,7 @@ impl Node {
             renewable: true,
         };
         self.facts.session = Some((facts, Standing::Proved));
-        Ok("logged in")
+        Ok(Plan::LogIn)
     }
 
     fn certificate(&mut self, moment: &mut Moment<'_>, name: &str) -> Result<Commit> {
