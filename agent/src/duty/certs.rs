@@ -263,6 +263,9 @@ pub async fn perform(node: &Node, spec: &CertSpec, records: &Records) -> Result<
     if let Some((generation, material)) = ready(node, spec, &fact, records) {
         let commit = commit(node, spec, &material).await.map_err(Error::unsent);
         let commit = commit.during(format!("publishing {} again", spec.name))?;
+        if is_wished(node, spec, generation) {
+            node.root.unlink(&request_path(&spec.name))?;
+        }
         return Ok(Commit { copied_from: Some(generation), ..commit });
     }
     // A disk that fails may have shown the look a copy that it does not show now. An issue in its
@@ -300,7 +303,8 @@ fn ready(
     };
     let leaf = Leaf::of(&found.1).ok()?;
     let newer = found.0 > held.generation && leaf.not_after > held.leaf.not_after;
-    (newer && held.flaw != Some(Why::Requested)).then_some(found)
+    let fits = held.flaw != Some(Why::Requested) || is_wished(node, spec, found.0);
+    (newer && fits).then_some(found)
 }
 
 /// Carries a publication to its end: the unlink that tells the consumers.
@@ -318,6 +322,9 @@ fn finish(node: &Node, spec: &CertSpec, fact: &CertFact) -> Result<Commit> {
     })
 }
 
+/// The longest number of a generation, and more.
+const WISH_LIMIT: usize = 64;
+
 /// Where a person's wish for a new certificate lies until it is fulfilled. In /run: a wish does
 /// not outlive the boot in which it was made.
 fn request_path(name: &str) -> PathBuf {
@@ -328,10 +335,23 @@ fn is_requested(node: &Node, spec: &CertSpec) -> bool {
     matches!(node.root.stat(&request_path(&spec.name)), Ok(Some(_)))
 }
 
-/// Asks the agent for a new certificate, at once and within its budget.
+/// Whether a generation in the archive is what a person wished for: one that was kept since, and
+/// then could not be published, or the wish would cost an issue at every try.
+fn is_wished(node: &Node, spec: &CertSpec, generation: Generation) -> bool {
+    let wish = node.root.read_optional(&request_path(&spec.name), WISH_LIMIT).ok().flatten();
+    let newest = wish.as_deref().and_then(|wish| std::str::from_utf8(wish).ok());
+    newest.and_then(Generation::parse).is_some_and(|newest| generation > newest)
+}
+
+/// Asks the agent for a new certificate, at once and within its budget. The request holds the
+/// newest generation in the archive.
 pub fn request_renewal(root: &Root, name: &str) -> Result<()> {
+    let kept = Archive::of(root, name).list();
+    let newest = |kept: Vec<Generation>| kept.into_iter().max().unwrap_or(Generation(0));
+    // What cannot be listed is not known to fulfil the wish.
+    let newest = kept.map(|kept| newest(kept).to_string()).unwrap_or_default();
     root.make_dir(Path::new("/run/nodeagent/requests"), 0o700, None)?;
-    root.write_volatile(&request_path(name), b"", 0o600)
+    root.write_volatile(&request_path(name), newest.as_bytes(), 0o600)
 }
 
 /// The pinned bundle of a certificate's authority, read anew.

@@ -1,5 +1,6 @@
 //! Single turns of the agent that a drawn life seldom meets.
 
+use nodeagent::duty::certs;
 use nodeagent::error::{Code, Error};
 use nodeagent::failpoint::failing;
 
@@ -47,6 +48,45 @@ fn n02_a_copy_that_is_gone_after_the_look_costs_no_issue_that_was_not_counted() 
         life.world.model.server().count("/v1/pki/sign/")
     });
     assert_eq!(signed, 0, "an issue that no budget knows");
+}
+
+/// A person's wish for a new certificate costs one, however often it takes to publish it.
+#[test]
+fn a_wish_that_cannot_be_published_costs_one_issue() {
+    block_on(async {
+        let mut life = lived(2).await;
+        let (name, id) = ("kubelet-client", DutyId::Cert("kubelet-client".into()));
+        let published = life.world.current(name).with_file_name("");
+        let generation =
+            |life: &Life| std::fs::read_link(life.world.current(name)).expect("a link");
+        let before = generation(&life);
+        // What `current` is made of before it is renamed.
+        let blocked = published.join(nodeagent::host::files::temporary("current"));
+        std::fs::create_dir_all(blocked.join("mine")).expect("a directory");
+        certs::request_renewal(&life.node.root, name).expect("a wish");
+        life.world.model.server().clear_log();
+
+        for fails in [true, true, false] {
+            if !fails {
+                std::fs::remove_dir_all(&blocked).expect("its own directory");
+            }
+            let later = life.world.now() + SignedDuration::from_mins(5);
+            life.world.truth.set(later);
+            let (facts, decision) = life.agent().look().await;
+            let due = decision.start.iter().find(|(due, _)| *due == id);
+            assert_eq!(due.map(|(_, why)| *why), Some(Why::Requested));
+            life.agent().begin(&id, &facts).expect("it begins");
+            let records = life.agent().records().clone();
+            let outcome = Agent::perform(&life.node, &id, Why::Requested, &records).await;
+            assert_eq!(outcome.is_err(), fails, "{outcome:?}");
+            life.agent().settle(&id, outcome);
+            assert_eq!(life.world.model.server().count("/v1/pki/sign/"), 1, "one issue");
+            assert_eq!(generation(&life) == before, fails);
+        }
+        let (facts, decision) = life.agent().look().await;
+        let held = facts.certificates[name].held().expect("it is published");
+        assert_eq!((held.flaw, decision.start.iter().any(|(due, _)| *due == id)), (None, false));
+    });
 }
 
 /// Whoever waits for records for ever lets every certificate end.
