@@ -18,6 +18,9 @@ use crate::wire::kube::Kube;
 /// A call of the API in a run: a webhook may take its time.
 const CALL: Duration = Duration::from_secs(15);
 
+/// Assets that differ from what was applied are taken once they have stayed the same for this long.
+const SETTLED: Duration = Duration::from_secs(5);
+
 /// Between two passes over the assets.
 const PASS: Duration = Duration::from_millis(500);
 
@@ -142,8 +145,23 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// The assets as they are to be applied. Of a directory that is being filled half is read, and
+    /// what is not there yet would be taken out of a cluster that has it.
+    async fn settled_assets(&mut self) -> Result<assets::Set> {
+        let mut set = asset_set(self.node, self.plane)?;
+        while self.journal.assets.is_some() && !self.was_applied(&set.digest) {
+            self.node.clock.sleep(SETTLED).await;
+            let former = std::mem::replace(&mut set, asset_set(self.node, self.plane)?);
+            if former.digest == set.digest {
+                break;
+            }
+        }
+        self.assets = Some(set.digest.clone());
+        Ok(set)
+    }
+
     async fn apply_assets(&mut self) -> Result<()> {
-        let set = asset_set(self.node, self.plane)?;
+        let set = self.settled_assets().await?;
         let kube = match self.as_super_user().await {
             Ok(kube) => kube,
             Err(error) if self.was_applied(&set.digest) && error.kind().is_away() => {

@@ -29,6 +29,7 @@ async fn what_is_wrong_around_a_control_plane_is_named_and_then_gone_on_with() {
     no_such_image(&story, &config).await;
     story.wait_whole().await;
     broken_on_a_living_cluster(&story, &config).await;
+    filled_while_it_is_read(&story).await;
     refused_for_now(&story).await;
     refused_by_a_quota(&story).await;
     foreign_of_another_name(&story).await;
@@ -107,6 +108,23 @@ async fn broken_on_a_living_cluster(story: &Story, config: &str) {
     told(node.machine.exec_ok(&["systemctl", "reload", "nodeagent"]).map_err(text));
     let mended = told(node.bootstrap(&[]));
     assert!(!mended.stdout.contains("20-more.yaml"), "{}{}", mended.stdout, mended.stderr);
+}
+
+/// What has gone from a directory and comes back while a run reads it stays in the cluster.
+async fn filled_while_it_is_read(story: &Story) {
+    let (node, api) = (&story.nodes[0], told(story.api(0)));
+    let two = told(api.get(&format!("{MAPS}/two")).await);
+    let path = format!("{ASSETS}/20-more.yaml");
+    told(node.machine.exec_ok(&["rm", &path]).map_err(text));
+    told(node.write(&format!("{ASSETS}/10-maps.yaml"), &map("one", "b")));
+    let mut run = told(node.begin_bootstrap(&[]));
+    told(run.until("begun", "apply-assets"));
+    told(node.write(&path, &map("two", "b")));
+    let ended = told(run.wait());
+    assert!(ended.status.success(), "{}\n{}", ended.printed, node.evidence());
+    assert_eq!(told(api.get(&format!("{MAPS}/one")).await)["data"]["a"], "b");
+    let now = told(api.get(&format!("{MAPS}/two")).await);
+    assert_eq!(now["metadata"]["uid"], two["metadata"]["uid"], "it was taken out");
 }
 
 /// A webhook that cannot be called makes the API answer 500.
