@@ -115,6 +115,8 @@ async fn a_way_back_that_a_kill_has_cut_is_gone_to_its_end() {
 #[tokio::test]
 async fn the_way_back_leads_to_what_the_consumer_had_and_not_to_what_was_never_published() {
     let (stage, good) = killed_at(|stage| before_swap(stage, 1)).await;
+    // Another wish, or what was kept would be published.
+    ask_renewal(&stage);
     let _agent = stage.run().expect("the agent starts");
     let problem = wait_problem(&stage, "rolled-back");
     assert!(!told(&problem).contains("failed too"), "{problem:#}");
@@ -148,6 +150,36 @@ async fn a_way_back_on_which_the_consumer_failed_too_is_gone_once() {
         (good, Some(2))
     );
     assert_eq!(stage.systemd.count("RestartUnit", KUBELET), 2, "once for a generation");
+}
+
+#[tokio::test]
+async fn a_bus_that_goes_away_on_the_way_back_does_not_speak_against_the_former_certificate() {
+    let (stage, good) = killed_at(|_| RESTARTED.into()).await;
+    stage.systemd.behave(KUBELET, Behaviour::Hangs);
+    let agent = stage.run().expect("the agent starts");
+    until("the way back", || stage.systemd.count("RestartUnit", KUBELET) == 2);
+    stage.systemd.stop();
+    wait_problem(&stage, "systemd-unreachable");
+    comes_up_again(&stage);
+    stage.systemd.restart().expect("the bus is back");
+    agent.reload().expect("it runs");
+    let problem = wait_problem(&stage, "rolled-back");
+    assert!(!told(&problem).contains("failed too"), "{problem:#}");
+    assert_eq!((serial(&stage), stage.kubelet.serial()), (good.clone(), Some(good)));
+}
+
+#[tokio::test]
+async fn a_consumer_that_is_started_over_and_over_gets_the_old_one_back() {
+    let options = restarted().with("limit = \"2s\"\n");
+    let (stage, good) = killed_with(options, |_| RESTARTED.into()).await;
+    // As `Restart=always` has it: it ends, and waits for its next start.
+    stage.systemd.set_state(KUBELET, ActiveState::Activating);
+    comes_up_again(&stage);
+    let agent = stage.run().expect("the agent starts");
+    wait_problem(&stage, "consumer-silent");
+    assert_ne!(serial(&stage), good, "it is given its time");
+    until("its time is over", || problem(&look_again(&stage, &agent), "rolled-back").is_some());
+    assert_eq!((serial(&stage), stage.kubelet.serial()), (good.clone(), Some(good)));
 }
 
 #[tokio::test]
@@ -215,7 +247,11 @@ fn before_swap(stage: &Stage, nth: u32) -> String {
 /// A stage on which a consumer does not come up with another certificate than it has, and the agent
 /// was killed at a point of the rotation; gives the serial of what it has.
 async fn killed_at(point: impl Fn(&Stage) -> String) -> (Stage, String) {
-    let (stage, agent) = serving(restarted()).await;
+    killed_with(restarted(), point).await
+}
+
+async fn killed_with(options: StageOptions, point: impl Fn(&Stage) -> String) -> (Stage, String) {
+    let (stage, agent) = serving(options).await;
     let good = serial(&stage);
     start_only_with(&stage, &good);
     assert_eq!(agent.stop(SOON), Ok(0));

@@ -254,6 +254,11 @@ impl Case<'_> {
         let recorded = self.recorded();
         match (state.active, recorded) {
             (Active::Active | Active::Reloading, _) => {}
+            // With `Restart=` it stays so for ever where the end of its restart was not heard.
+            (Active::Activating, Some(act)) if self.has_not_come_up(act, &state) => {
+                let text = "its unit has been on its way up since its act";
+                return self.give_up(act, Error::new(Code::RestartFailed, text), records).await;
+            }
             (Active::Activating | Active::Deactivating, _) => {
                 let text = format!("its unit is {:?}", state.active).to_lowercase();
                 return Err(Error::new(Code::ConsumerSilent, text));
@@ -293,6 +298,13 @@ impl Case<'_> {
     fn was_left_down(&self, records: &Records) -> bool {
         let failure = records.duty(&DutyId::Act(self.spec.name.clone())).failure;
         self.record.act.is_some() && failure.is_some_and(|f| f.code == Code::DependencyFailed)
+    }
+
+    /// Whether an act has started the unit longer ago than it may take to come up.
+    fn has_not_come_up(&self, act: &ActRecord, state: &UnitState) -> bool {
+        let waited = self.node.clock.now().duration_since(act.begun);
+        let limit = SignedDuration::try_from(self.spec.limit + PROBE_LIMIT);
+        !act.ended && was_restarted(act, state) && limit.is_ok_and(|limit| waited > limit)
     }
 
     fn changed(&self) -> Vec<&CertSpec> {

@@ -2,7 +2,9 @@
 //! the first step: after a crash on the way the former generation, which is published as a new one,
 //! would else be taken for one, and nobody would know of the bad one any more.
 
-use super::{Acted, Case, Generations, RolledBack, generations, is_new, was_restarted};
+use super::{
+    Acted, Case, Generations, RolledBack, generations, is_consumers, is_new, was_restarted,
+};
 use crate::config::CertSpec;
 use crate::duty::certs;
 use crate::duty::certs::leaf::Leaf;
@@ -92,7 +94,7 @@ impl Case<'_> {
         };
         let fate = match again {
             // Neither certificate is to blame: the way back is gone on with.
-            Err(error) if error.code() == Code::DependencyFailed => return Err(error),
+            Err(error) if !is_consumers(&error) => return Err(error),
             Ok(()) => "it was restarted with the former certificate".to_string(),
             Err(also) => format!("with the former certificate it failed too: {also:#}"),
         };
