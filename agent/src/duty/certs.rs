@@ -109,7 +109,8 @@ fn renewal(
     }
     // Whatever broke the consumer is likely to be there still: half of what is left is waited, and
     // half is left for another try.
-    if let Some(back) = record.rolled_back {
+    // One that was issued since was not put back: a crash may have come before that was noted.
+    if let Some(back) = record.rolled_back.filter(|back| leaf.not_before <= *back) {
         let left = back.duration_until(leaf.not_after);
         return (back.checked_add(left / 2).unwrap_or(leaf.not_after), None);
     }
@@ -302,7 +303,9 @@ fn ready(
         return Some(found);
     };
     let leaf = Leaf::of(&found.1).ok()?;
-    let newer = found.0 > held.generation && leaf.not_after > held.leaf.not_after;
+    // What is wrong with the one in force is worse than an earlier end.
+    let lasts = held.flaw.is_some() || leaf.not_after > held.leaf.not_after;
+    let newer = found.0 > held.generation && lasts;
     let fits = held.flaw != Some(Why::Requested) || is_wished(node, spec, found.0);
     (newer && fits).then_some(found)
 }

@@ -228,7 +228,8 @@ impl Ledger {
     /// Until when a leaf that was put back rests. That it did stays true when the agent's records
     /// of it are lost.
     fn rest(&mut self, agent: &Agent, name: &'static str, leaf: &Leaf) -> Option<Timestamp> {
-        if let Some(back) = agent.records().certificate(name).rolled_back {
+        let back = agent.records().certificate(name).rolled_back;
+        if let Some(back) = back.filter(|back| leaf.not_before <= *back) {
             let left = back.duration_until(leaf.not_after);
             self.rests.insert(name, (leaf.serial.clone(), back + left / 2));
         }

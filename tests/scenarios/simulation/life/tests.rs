@@ -1,6 +1,8 @@
 //! Single turns of the agent that a drawn life seldom meets.
 
-use nodeagent::duty::certs;
+use nodeagent::duty::act::{Acted, Generations, RolledBack};
+use nodeagent::duty::certs::store::Generation;
+use nodeagent::duty::{Done, certs};
 use nodeagent::error::{Code, Error};
 use nodeagent::failpoint::failing;
 
@@ -64,6 +66,11 @@ fn a_wish_that_cannot_be_published_costs_one_issue() {
         let blocked = published.join(nodeagent::host::files::temporary("current"));
         std::fs::create_dir_all(blocked.join("mine")).expect("a directory");
         certs::request_renewal(&life.node.root, name).expect("a wish");
+        // The new one ends before the one that is in force.
+        let role = "pki/roles/kubelet-client";
+        let mut shorter = life.world.admin.read(role).await.expect("a role").json["data"].clone();
+        (shorter["ttl"], shorter["max_ttl"]) = ("20h".into(), "20h".into());
+        life.world.admin.must_write(role, &shorter).await.expect("it is written");
         life.world.model.server().clear_log();
 
         for fails in [true, true, false] {
@@ -86,6 +93,38 @@ fn a_wish_that_cannot_be_published_costs_one_issue() {
         let (facts, decision) = life.agent().look().await;
         let held = facts.certificates[name].held().expect("it is published");
         assert_eq!((held.flaw, decision.start.iter().any(|(due, _)| *due == id)), (None, false));
+    });
+}
+
+/// A crash may come between a publication and the note of it.
+#[test]
+fn what_was_issued_since_a_rollback_does_not_rest() {
+    block_on(async {
+        let mut life = lived(2).await;
+        let (name, id) = ("kubelet-client", DutyId::Cert("kubelet-client".into()));
+        let back = RolledBack {
+            consumer: "kubelet".into(),
+            quarantined: [(name.to_owned(), Generation(99))].into(),
+            applied: Generations::new(),
+            error: Error::new(Code::RolledBack, "it failed"),
+        };
+        let act = DutyId::Act("kubelet".into());
+        life.agent().settle(&act, Ok(Done::Acted(Acted::RolledBack(back))));
+        life.world.truth.set(life.world.now() + SignedDuration::from_mins(5));
+        certs::request_renewal(&life.node.root, name).expect("a wish");
+        let (facts, _) = life.agent().look().await;
+        life.agent().begin(&id, &facts).expect("it begins");
+        let records = life.agent().records().clone();
+        let done = Agent::perform(&life.node, &id, Why::Requested, &records).await;
+        assert!(matches!(done, Ok(Done::Committed(_))), "{done:?}");
+        life.start().expect("it starts again, and knows of nothing");
+
+        let (_, root) = life.world.make_root().await.expect("another authority");
+        life.world.believe(root);
+        let taken_up = Agent::perform(&life.node, &DutyId::Session, Why::Unproved, &records).await;
+        life.agent().settle(&DutyId::Session, taken_up);
+        let (_, decision) = life.agent().look().await;
+        assert!(decision.start.contains(&(id, Why::CaRotated)), "{:?}", decision.start);
     });
 }
 
