@@ -33,7 +33,7 @@ pub const ETCD: &str = "etcd";
 pub const KUBELET: &str = "kubelet";
 
 /// That unit.
-const KUBELET_UNIT: &str = "kubelet.service";
+pub const KUBELET_UNIT: &str = "kubelet.service";
 
 /// A process that has to be restarted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,6 +88,8 @@ pub fn readers(name: &str) -> &'static [&'static str] {
     match name {
         "trust/etcd.pem" => &[ETCD, "kube-apiserver"],
         "trust/cluster.pem" => &["kube-controller-manager"],
+        // It is re-read too, but only once a minute: where a run ends, the new keys are in use.
+        "encryption.yaml" => &["kube-apiserver"],
         "audit-policy.yaml" | "service-account/verify.pem" => &["kube-apiserver"],
         "service-account/signing.key" => &["kube-apiserver", "kube-controller-manager"],
         "controller-manager.conf" => &["kube-controller-manager"],
@@ -128,7 +130,9 @@ pub fn replace(node: &Node, file: &render::File) -> Result<String> {
 pub fn mark_replaced(node: &Node, pending: &Pending) -> Result<()> {
     let Pending { manifest, former } = pending;
     let path = &manifest.file.path;
-    let by = manifests::pod(&node.root, path).map(|pod| Former { path: path.clone(), pod });
+    // What cannot be read as a pod started nothing, and the kubelet may never have seen it.
+    let Some(pod) = manifests::pod(&node.root, path) else { return Ok(()) };
+    let by = Some(Former { path: path.clone(), pod });
     let mut notes = load(node);
     for process in former {
         let note = Outdated::of(manifest.component.name(), process.clone(), MANIFEST);

@@ -10,10 +10,12 @@ use super::manifests::{self, Pending};
 use super::outdated::{self, Outdated};
 use super::{PAUSE, Run};
 use crate::config::plane::Component;
-use crate::error::{Context, Result};
+use crate::error::{Code, Context, Error, Result};
 use crate::host::processes;
+use crate::host::units::Active;
 
-/// The longest that etcd, or the kubelet, may take to be started again.
+/// The longest that etcd, or the kubelet, may take to be started again, and that the kubelet may
+/// take to replace a pod.
 const UNIT_LIMIT: Duration = Duration::from_secs(90);
 
 /// An API server is back 4 s after it was asked to end, on an idle machine.
@@ -91,11 +93,18 @@ impl Run<'_> {
 
     async fn restart(&mut self, note: &Outdated) -> Result<()> {
         if note.file == outdated::MANIFEST {
-            // The kubelet is about to end it; ending it first would bring the former one back.
-            self.until_replaced(std::slice::from_ref(&note.process)).await;
-        } else if let Some(unit) = outdated::unit_of(&note.program) {
+            // The kubelet is about to end it; ending it first would bring the former one back. It
+            // may have missed the change, or run by what is there again: then it is ended here.
+            let former = std::slice::from_ref(&note.process);
+            let replaced = tokio::time::timeout(UNIT_LIMIT, self.until_replaced(former)).await;
+            if replaced.is_ok() {
+                return Ok(());
+            }
+        }
+        if let Some(unit) = outdated::unit_of(&note.program) {
             self.node.units.restart(unit, UNIT_LIMIT).await?;
         } else {
+            self.kubelet_is_up().await?;
             let proc = outdated::proc(self.node);
             processes::terminate(&proc, &note.process)?;
             while processes::is_alive(&proc, &note.process) {
@@ -103,6 +112,17 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What is ended is started again by the kubelet alone.
+    async fn kubelet_is_up(&self) -> Result<()> {
+        let state = self.node.units.state(outdated::KUBELET_UNIT).await?;
+        if state.active == Active::Active {
+            return Ok(());
+        }
+        let text = format!("not while the kubelet's unit is {:?}", state.active).to_lowercase();
+        Err(Error::new(Code::PlaneWaiting, text)
+            .advise("systemctl status kubelet; journalctl -u kubelet -n 50"))
     }
 
     /// The step's limit ends it.

@@ -75,6 +75,7 @@ async fn a_changed_flag_replaces_one_component_and_another_style_is_refused() {
     whole(&story);
     assert_eq!(node.pids("kube-controller-manager").len(), 1);
     assert_eq!(node.pids("kubelet"), kubelet, "it let go of what was replaced by itself");
+    change_beside_no_kubelet(&story);
 }
 
 /// Before the kubelet has seen a change it is taken back: there is nothing to wait for.
@@ -91,6 +92,30 @@ fn take_back_unseen(story: &Story, change: &str, former: &str) {
     told(node.signal("kubelet", Signal::SIGCONT));
     whole(story);
     assert_eq!(node.pids("kube-scheduler"), scheduler, "the kubelet had nothing to do");
+}
+
+/// What would be ended for a file that has changed is left alone while nobody starts it again.
+fn change_beside_no_kubelet(story: &Story) {
+    let node = &story.nodes[0];
+    let systemctl = |verb: &str| {
+        let done = node.machine.exec_ok(&["systemctl", verb, "kubelet"]);
+        told(done.map_err(|error| error.to_string()))
+    };
+    let apiserver = node.pids("kube-apiserver");
+    let policy = "/etc/nodeagent/audit.yaml";
+    told(node.write(policy, "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: None}]\n"));
+    systemctl("stop");
+    told(node.write(CHANGE, &format!("[control_plane]\naudit_policy = \"{policy}\"\n")));
+    reload(story);
+    story.wait_status(0, "why it waits", |status| status.to_string().contains("unit is inactive"));
+    assert_eq!(node.pids("kube-apiserver"), apiserver, "nobody would start it again");
+    systemctl("start");
+    reload(story);
+    story.wait_status(0, "its restart", |_| {
+        let now = node.pids("kube-apiserver");
+        !now.is_empty() && now != apiserver
+    });
+    whole(story);
 }
 
 /// Whether a manifest has a flag.
