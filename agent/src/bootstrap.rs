@@ -6,6 +6,7 @@
 //! it adopts what it finds. The cluster's lock and the super-user are a bracket around the changing
 //! steps.
 
+mod apply_assets;
 pub mod assets;
 pub mod clients;
 pub mod facts;
@@ -113,8 +114,10 @@ struct Run<'a> {
     gave_way: (u32, bool),
     /// The waits that gave way and are not known to be over, and when each began.
     open: Vec<(Step, Duration)>,
-    /// The digest of the assets, read once in a run.
+    /// The digest of the assets, as they were read last.
     assets: Option<String>,
+    /// What was wrong with them then.
+    faults: Vec<String>,
     /// What Vault says of the shared secrets, once it was asked.
     shared_changed: Option<String>,
 }
@@ -139,6 +142,7 @@ pub async fn run(node: &Node, mode: Mode, tell: Tell<'_>) -> Result<Report> {
         gave_way: (0, false),
         open: Vec::new(),
         assets: None,
+        faults: Vec::new(),
         shared_changed: None,
     };
     run.check()?;
@@ -152,6 +156,8 @@ pub async fn run(node: &Node, mode: Mode, tell: Tell<'_>) -> Result<Report> {
         // Where it fails the lease ends by itself.
         held.release().await.ok();
     }
+    let faults = std::mem::take(&mut run.faults);
+    run.remark(faults);
     ended.map(|()| run.report)
 }
 
@@ -180,14 +186,12 @@ impl Run<'_> {
         membership::check(&self.node.root, &self.etcd.data_dir)?;
         let set = asset_set(self.node, self.plane)?;
         self.assets = Some(set.digest.clone());
-        let faults = set.faults.iter().map(|fault| format!("{}: {}", fault.source, fault.reason));
-        let faults: Vec<String> = faults.collect();
+        self.faults = apply_assets::told(&set);
         // On a cluster that lives a broken document holds back nothing else.
-        if !faults.is_empty() && self.journal.assets.is_none() {
-            return Err(Error::new(Code::AssetsBad, faults.join("\n"))
+        if !self.faults.is_empty() && self.journal.assets.is_none() {
+            return Err(Error::new(Code::AssetsBad, self.faults.join("\n"))
                 .advise("correct the documents named; nothing was touched"));
         }
-        self.remark(faults);
         Ok(())
     }
 

@@ -15,7 +15,7 @@ mod read;
 
 use std::fmt;
 
-pub use apply::{Outcome, Remark, apply, satisfied};
+pub use apply::{Outcome, Remark, apply, are_recorded, satisfied};
 pub use read::{Asset, Fault, Set, read};
 
 /// The field manager that our objects carry: server-side apply keeps the fields of each apart.

@@ -6,23 +6,15 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::facts::{self, Answer, LOOK, PlaneFacts};
-use super::journal::Event;
 use super::step::Step;
-use super::{PAUSE, Progress, Run, asset_set, assets, clients, outdated, secrets, super_user};
+use super::{PAUSE, Progress, Run, clients, outdated, secrets, super_user};
 use crate::config::plane::{Component, Member};
-use crate::duty::certs;
 use crate::error::{Code, Error, Kind, Result};
 use crate::host::processes;
 use crate::wire::kube::Kube;
 
 /// A call of the API in a run: a webhook may take its time.
 const CALL: Duration = Duration::from_secs(15);
-
-/// Assets that differ from what was applied are taken once they have stayed the same for this long.
-const SETTLED: Duration = Duration::from_secs(5);
-
-/// Between two passes over the assets.
-const PASS: Duration = Duration::from_millis(500);
 
 /// Vault that had no super-user for this run is asked again after this.
 const AGAIN: Duration = Duration::from_secs(10);
@@ -121,7 +113,12 @@ impl Run<'_> {
         self.journal.assets.is_some() && up <= all / 2
     }
 
-    fn tell_missing(&mut self, step: Step, missing: String, told: &mut (Duration, String)) {
+    pub(super) fn tell_missing(
+        &mut self,
+        step: Step,
+        missing: String,
+        told: &mut (Duration, String),
+    ) {
         let now = self.node.clock.monotonic();
         if missing != told.1 && now.saturating_sub(told.0) >= TELL {
             (self.tell)(&Progress::Waiting(step, missing.clone()));
@@ -143,87 +140,6 @@ impl Run<'_> {
         }
         self.shared_changed = None;
         Ok(())
-    }
-
-    /// The assets as they are to be applied. Of a directory that is being filled half is read, and
-    /// what is not there yet would be taken out of a cluster that has it.
-    async fn settled_assets(&mut self) -> Result<assets::Set> {
-        let mut set = asset_set(self.node, self.plane)?;
-        while self.journal.assets.is_some() && !self.was_applied(&set.digest) {
-            self.node.clock.sleep(SETTLED).await;
-            let former = std::mem::replace(&mut set, asset_set(self.node, self.plane)?);
-            if former.digest == set.digest {
-                break;
-            }
-        }
-        self.assets = Some(set.digest.clone());
-        Ok(set)
-    }
-
-    async fn apply_assets(&mut self) -> Result<()> {
-        let set = self.settled_assets().await?;
-        let kube = match self.as_super_user().await {
-            Ok(kube) => kube,
-            Err(error) if self.was_applied(&set.digest) && error.kind().is_away() => {
-                let lasts = self.lasts();
-                self.note(format!("assets: taken as applied before, not looked at: {error:#}"));
-                self.note(lasts);
-                let digest = set.digest;
-                return self.note_event(Event::AssetsApplied { digest });
-            }
-            Err(error) => return Err(error),
-        };
-        // Another controller has just applied them, as the cluster's inventory tells. It does not
-        // tell whether the objects are still there: a node that applied some itself looks at each.
-        let by_another =
-            self.journal.assets.is_none() && assets::satisfied(&kube, &set).await.unwrap_or(false);
-        if !by_another {
-            self.apply_set(&set).await?;
-        }
-        self.note_event(Event::AssetsApplied { digest: set.digest })
-    }
-
-    /// For how long this node can do without Vault.
-    fn lasts(&self) -> String {
-        let certificates = self.node.config.certificates.iter();
-        let ends = certificates.filter_map(|spec| {
-            let fact = certs::examine(self.node, spec, None, &[]);
-            fact.held().map(|held| (held.leaf.not_after, spec.name.clone()))
-        });
-        match ends.min() {
-            Some((end, name)) => {
-                format!("without vault the certificates here last until {end} ({name} ends first)")
-            }
-            None => "there is no certificate on this node".into(),
-        }
-    }
-
-    fn was_applied(&self, digest: &str) -> bool {
-        self.journal.assets.as_ref().is_some_and(|(applied, _)| applied == digest)
-    }
-
-    /// Passes over the assets until the API has answered for each of them; the step's limit ends
-    /// it. What will never be taken is told, and what is written otherwise can be applied later.
-    async fn apply_set(&mut self, set: &assets::Set) -> Result<()> {
-        let mut told = (self.node.clock.monotonic(), String::new());
-        loop {
-            let kube = self.as_super_user().await?;
-            let missing = match assets::apply(&kube, set).await {
-                Ok(outcome) if outcome.settled() => {
-                    let remarks = outcome.refused.iter().chain(&outcome.kept);
-                    self.remark(remarks.map(ToString::to_string).collect());
-                    return Ok(());
-                }
-                Ok(outcome) => outcome
-                    .pending
-                    .first()
-                    .map_or(String::new(), |first| format!("{}: {}", first.object, first.reason)),
-                Err(error) if matches!(error.kind(), Kind::Unavailable) => format!("{error:#}"),
-                Err(error) => return Err(error),
-            };
-            self.tell_missing(Step::ApplyAssets, missing, &mut told);
-            self.node.clock.sleep(PASS).await;
-        }
     }
 
     /// Vault is asked for it now and then only, however often it is wanted.

@@ -3,6 +3,7 @@
 //! image that there is none of, objects that the API refuses for now or for good. Answers of a sick
 //! API (429, 500, 503) are in `assets`, before a real one.
 
+use nodeagent::bootstrap::journal;
 use rig::controllers::underway::Underway;
 use rig::controllers::{Controller, ControllersOptions, MANIFESTS, Raising};
 use serde_json::{Value, json};
@@ -103,7 +104,11 @@ async fn broken_on_a_living_cluster(story: &Story, config: &str) {
         if two["data"]["a"] == "b" { Ok(()) } else { Err(two.to_string()) }
     };
     told(story.wait(0, "the rest is applied", SOON, applied).await);
+    // Nothing of the rest has changed when the broken one is gone.
     told(node.write(&format!("{ASSETS}/20-more.yaml"), &map("two", "b")));
+    story.wait_status(0, "no broken document", |status| {
+        status["problems"].as_array().is_some_and(|all| !all.iter().any(bad))
+    });
     told(node.write(MORE, config));
     told(node.machine.exec_ok(&["systemctl", "reload", "nodeagent"]).map_err(text));
     let mended = told(node.bootstrap(&[]));
@@ -115,7 +120,8 @@ async fn filled_while_it_is_read(story: &Story) {
     let (node, api) = (&story.nodes[0], told(story.api(0)));
     let two = told(api.get(&format!("{MAPS}/two")).await);
     let path = format!("{ASSETS}/20-more.yaml");
-    told(node.machine.exec_ok(&["rm", &path]).map_err(text));
+    // The cluster knows of them, though this node knows of nothing.
+    told(node.machine.exec_ok(&["rm", &path, journal::PATH]).map_err(text));
     told(node.write(&format!("{ASSETS}/10-maps.yaml"), &map("one", "b")));
     let mut run = told(node.begin_bootstrap(&[]));
     told(run.until("begun", "apply-assets"));

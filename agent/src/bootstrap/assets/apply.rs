@@ -75,6 +75,11 @@ pub async fn satisfied(kube: &Kube, set: &Set) -> Result<bool> {
     Ok(set.faults.is_empty() && complete && digest == set.digest)
 }
 
+/// Whether the cluster's inventory has anything that could be taken out.
+pub async fn are_recorded(kube: &Kube) -> Result<bool> {
+    Ok(!Stored::read(kube).await?.inventory.entries.is_empty())
+}
+
 /// Applies the set once. Fails where the inventory cannot be read or written, having done no
 /// harm; everything else is told object by object.
 pub async fn apply(kube: &Kube, set: &Set) -> Result<Outcome> {

@@ -246,7 +246,8 @@ impl Reader {
     }
 
     /// The keys of a map are sorted whatever a library's features make of them. A directory that
-    /// holds nothing is another set than one whose files say that there is nothing.
+    /// holds nothing is another set than one whose files say that there is nothing, and what comes
+    /// or goes with a fault alone is another set too: it is to be told, or told no more.
     fn digest(&self) -> String {
         let objects = self.objects.iter();
         let mut sorted: Vec<_> = objects.map(|asset| (asset.key(), &asset.object)).collect();
@@ -258,6 +259,9 @@ impl Reader {
         }
         if self.empty.is_some() {
             context.update(b"no manifest");
+        }
+        for Fault { source, reason } in &self.faults {
+            context.update(format!("{source}: {reason}\n").as_bytes());
         }
         context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
     }
