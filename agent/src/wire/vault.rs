@@ -223,7 +223,7 @@ impl Vault {
             pkcs7: pkcs7.expose().to_owned(),
             nonce: nonce.expose().to_owned(),
         };
-        let reply = self.ask(&call, None, endpoint).await?;
+        let reply = self.ask_hiding(Some(nonce), &call, None, endpoint).await?;
         answer::auth(&reply).at(call.place())
     }
 
@@ -297,12 +297,23 @@ impl Vault {
         token: Option<&Secret>,
         endpoint: E,
     ) -> Result<Reply> {
+        self.ask_hiding(token, call, token, endpoint).await
+    }
+
+    /// The same, with what was sent and is not shown, should the answer quote it.
+    async fn ask_hiding<E: Endpoint>(
+        &self,
+        secret: Option<&Secret>,
+        call: &Call<'_>,
+        token: Option<&Secret>,
+        endpoint: E,
+    ) -> Result<Reply> {
         let request = self.request(token, endpoint).at(call.place())?;
         let reply = self.exchange(request).await?;
         if reply.is_success() {
             return Ok(reply);
         }
-        Err(sort::sort(call, &reply)).at(call.place())
+        Err(sort::sort(call, &reply.hiding(secret))).at(call.place())
     }
 
     /// The request that vaultrs makes of an endpoint. It is sent by our own client rather than by

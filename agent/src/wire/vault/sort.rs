@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use self::table::{Rule, TABLE};
 use crate::error::{Code, Error};
+use crate::secret::Secret;
 
 /// Which call was refused, and what its advice has to name.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +67,16 @@ impl Call<'_> {
 }
 
 impl Reply {
+    /// The same without a secret that it may quote: errors are shown and logged.
+    pub(super) fn hiding(mut self, secret: Option<&Secret>) -> Reply {
+        if let Some(secret) = secret.filter(|secret| !secret.expose().is_empty())
+            && let Ok(body) = std::str::from_utf8(&self.body)
+        {
+            self.body = body.replace(secret.expose(), "***").into_bytes();
+        }
+        self
+    }
+
     /// Whether it is a success that Vault gave: a login page with 200 is none.
     pub(super) fn is_success(&self) -> bool {
         match self.status {

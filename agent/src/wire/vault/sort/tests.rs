@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::error::Kind;
+use crate::secret::Secret;
 
 const LOGIN: Call<'_> = Call::Login { mount: "aws-ec2", role: "worker", instance: "i-0aaa" };
 const SIGN: Call<'_> = Call::Sign { mount: "pki-etcd", role: "server" };
@@ -274,6 +275,16 @@ fn texts_are_one_short_line_without_tokens() {
     let told = format!("{:#}", sort(&SIGN, &json(400, &text)));
     assert!(told.starts_with("400 a [31mb *** *** x x"), "{told}");
     assert!(told.chars().count() < 310 && !told.contains('\n'), "{told}");
+}
+
+#[test]
+fn what_was_sent_is_not_shown_though_an_answer_quotes_it() {
+    let nonce = Secret::new("7d0ad2f4-4c4f-4a7e-9a4b-5c3f1f2e6b11".into());
+    let reply = json(400, &format!("no such nonce: \"{}\"", nonce.expose()));
+    let told = format!("{:#}", sort(&LOGIN, &reply.clone().hiding(Some(&nonce))));
+    assert!(told.contains("no such nonce: \"***\""), "{told}");
+    assert_eq!(reply.clone().hiding(Some(&Secret::new(String::new()))).body, reply.body);
+    assert_eq!(reply.clone().hiding(None).body, reply.body);
 }
 
 #[test]
