@@ -298,10 +298,20 @@ fn described(object: &mut Map<String, Value>) -> Result<(String, Option<String>,
     Ok((api_version, namespace, name))
 }
 
-/// A text that has to be there. The name becomes part of a path, so it may not lead elsewhere.
+/// The longest name of an object (RFC 1123, as Kubernetes has it), which no kind or group exceeds.
+const LONGEST: usize = 253;
+
+/// A text that has to be there. The name becomes part of a path, so it may not lead elsewhere, and
+/// of a line that people read.
 fn text(map: &Map<String, Value>, field: &str) -> Result<String, String> {
     match map.get(field) {
         Some(Value::String(text)) if text.is_empty() => Err(format!("its {field} is empty")),
+        Some(Value::String(text)) if text.len() > LONGEST => {
+            Err(format!("its {field} has {} bytes; {LONGEST} is the most", text.len()))
+        }
+        Some(Value::String(text)) if text.contains(char::is_control) => {
+            Err(format!("its {field} `{}` holds control characters", text.escape_debug()))
+        }
         Some(Value::String(text)) if field != "apiVersion" && text.contains(['/', '%']) => {
             Err(format!("its {field} `{text}` holds a `/` or `%`"))
         }

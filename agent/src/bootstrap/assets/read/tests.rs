@@ -73,6 +73,10 @@ fn what_is_wrong_is_said() {
         ("apiVersion: v1\nkind: Pod\nmetadata: {}\n", "metadata: has no name"),
         ("apiVersion: v1\nkind: Pod\nmetadata: {name: 12}\n", "its name is a number, not a text"),
         ("apiVersion: v1\nkind: Pod\nmetadata: {name: a/b}\n", "holds a `/` or `%`"),
+        (
+            "apiVersion: v1\nkind: \"P\\td\"\nmetadata: {name: a}\n",
+            "`P\\td` holds control characters",
+        ),
         ("apiVersion: v1\nkind: Pod\nmetadata: {name: ..}\n", "its name is `..`"),
         ("apiVersion: v1\nkind: Pod\nmetadata: {name: x, namespace: a/../b}\n", "its namespace"),
         ("apiVersion: v1\nkind: Pod\nmetadata: {generateName: x}\n", "has a generateName"),
