@@ -310,7 +310,8 @@ fn text(map: &Map<String, Value>, field: &str) -> Result<String, String> {
             Err(format!("its {field} has {} bytes; {LONGEST} is the most", text.len()))
         }
         Some(Value::String(text)) if text.contains(char::is_control) => {
-            Err(format!("its {field} `{}` holds control characters", text.escape_debug()))
+            let start: String = text.chars().take(60).flat_map(char::escape_debug).collect();
+            Err(format!("its {field} `{start}` holds control characters"))
         }
         Some(Value::String(text)) if field != "apiVersion" && text.contains(['/', '%']) => {
             Err(format!("its {field} `{text}` holds a `/` or `%`"))
