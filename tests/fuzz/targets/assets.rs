@@ -59,11 +59,13 @@ fn all(stage: &Stage) -> Set {
 fn hides_nothing(stage: &Stage, files: &[(String, &[u8])], before: &Set) {
     let Some((name, text)) = files.iter().find(|(name, text)| {
         name.ends_with(".yaml")
-            && std::str::from_utf8(text).is_ok_and(|text| !text.trim().is_empty())
+            // A line that is ended for it may be part of the text before it.
+            && std::str::from_utf8(text)
+                .is_ok_and(|text| text.ends_with('\n') && !text.trim().is_empty())
     }) else {
         return;
     };
-    let torn = [text, b"\n---\n{".as_slice()].concat();
+    let torn = [text, b"---\n{".as_slice()].concat();
     stage.write(&format!("{DIRECTORY}/{name}"), &torn);
     let after = all(stage);
     let objects = |set: &Set| -> Vec<_> {
