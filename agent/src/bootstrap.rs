@@ -185,8 +185,7 @@ impl Run<'_> {
         refuse_style(&self.journal, self.plane.style)?;
         membership::check(&self.node.root, &self.etcd.data_dir)?;
         let set = asset_set(self.node, self.plane)?;
-        self.assets = Some(set.digest.clone());
-        self.faults = apply_assets::told(&set);
+        self.know_assets(&set);
         // On a cluster that lives a broken document holds back nothing else.
         if !self.faults.is_empty() && self.journal.assets.is_none() {
             return Err(Error::new(Code::AssetsBad, self.faults.join("\n"))

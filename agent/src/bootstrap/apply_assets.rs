@@ -16,12 +16,13 @@ const SETTLED: Duration = Duration::from_secs(5);
 /// Between two passes over the assets.
 const PASS: Duration = Duration::from_millis(500);
 
-/// What is wrong with a set, for people.
-pub(super) fn told(set: &Set) -> Vec<String> {
-    set.faults.iter().map(|fault| format!("{}: {}", fault.source, fault.reason)).collect()
-}
-
 impl Run<'_> {
+    /// Keeps what a look at the assets saw.
+    pub(super) fn know_assets(&mut self, set: &Set) {
+        self.assets = Some(set.digest.clone());
+        self.faults = set.faults.iter().map(ToString::to_string).collect();
+    }
+
     pub(super) async fn apply_assets(&mut self) -> Result<()> {
         let mut set = asset_set(self.node, self.plane)?;
         let kube = match self.as_super_user().await {
@@ -57,8 +58,7 @@ impl Run<'_> {
                 break;
             }
         }
-        self.assets = Some(set.digest.clone());
-        self.faults = told(&set);
+        self.know_assets(&set);
         Ok(set)
     }
 

@@ -83,6 +83,18 @@ pub enum Plan {
     Measure,
 }
 
+impl Plan {
+    /// The words of a log for what was done.
+    pub fn done(self) -> &'static str {
+        match self {
+            Plan::Prove => "took up the stored token",
+            Plan::Renew => "renewed the token",
+            Plan::LogIn => "logged in",
+            Plan::Measure => "measured the clock",
+        }
+    }
+}
+
 /// What is done where a session is due for a reason, after so many failures in a row.
 pub fn plan(why: Why, session: Option<&SessionFacts>, failures: u32, now: Timestamp) -> Plan {
     match (why, session) {
@@ -101,18 +113,6 @@ fn may_renew(session: &SessionFacts, failures: u32, now: Timestamp) -> bool {
         && !session.is_cut()
         && failures < RENEWALS
         && left.as_secs_f64() > session.lease().as_secs_f64() / 4.0
-}
-
-impl Plan {
-    /// The words of a log for what was done.
-    pub fn done(self) -> &'static str {
-        match self {
-            Plan::Prove => "took up the stored token",
-            Plan::Renew => "renewed the token",
-            Plan::LogIn => "logged in",
-            Plan::Measure => "measured the clock",
-        }
-    }
 }
 
 /// Does what is due; says what was done, which is more than was planned where Vault refuses.

@@ -97,19 +97,15 @@ fn take_back_unseen(story: &Story, change: &str, former: &str) {
 /// What would be ended for a file that has changed is left alone while nobody starts it again.
 fn change_beside_no_kubelet(story: &Story) {
     let node = &story.nodes[0];
-    let systemctl = |verb: &str| {
-        let done = node.machine.exec_ok(&["systemctl", verb, "kubelet"]);
-        told(done.map_err(|error| error.to_string()))
-    };
     let apiserver = node.pids("kube-apiserver");
     let policy = "/etc/nodeagent/audit.yaml";
     told(node.write(policy, "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: None}]\n"));
-    systemctl("stop");
+    systemctl(story, "stop", "kubelet");
     told(node.write(CHANGE, &format!("[control_plane]\naudit_policy = \"{policy}\"\n")));
     reload(story);
     story.wait_status(0, "why it waits", |status| status.to_string().contains("unit is inactive"));
     assert_eq!(node.pids("kube-apiserver"), apiserver, "nobody would start it again");
-    systemctl("start");
+    systemctl(story, "start", "kubelet");
     reload(story);
     story.wait_status(0, "its restart", |_| {
         let now = node.pids("kube-apiserver");
@@ -139,6 +135,10 @@ fn whole(story: &Story) {
 }
 
 fn reload(story: &Story) {
-    let reloaded = story.nodes[0].machine.exec_ok(&["systemctl", "reload", "nodeagent"]);
-    told(reloaded.map_err(|error| error.to_string()));
+    systemctl(story, "reload", "nodeagent");
+}
+
+fn systemctl(story: &Story, verb: &str, unit: &str) {
+    let done = story.nodes[0].machine.exec_ok(&["systemctl", verb, unit]);
+    told(done.map_err(|error| error.to_string()));
 }

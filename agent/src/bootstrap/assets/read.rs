@@ -58,6 +58,13 @@ pub struct Fault {
     pub reason: String,
 }
 
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Fault { source, reason } = self;
+        write!(f, "{source}: {reason}")
+    }
+}
+
 /// The objects of a directory in the order in which they are applied, and what is wrong with it.
 #[derive(Clone, Debug, Default)]
 pub struct Set {
@@ -260,8 +267,8 @@ impl Reader {
         if self.empty.is_some() {
             context.update(b"no manifest");
         }
-        for Fault { source, reason } in &self.faults {
-            context.update(format!("{source}: {reason}\n").as_bytes());
+        for fault in &self.faults {
+            context.update(format!("{fault}\n").as_bytes());
         }
         context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
     }
