@@ -42,7 +42,9 @@ impl Run<'_> {
             self.journal.assets.is_none() && assets::satisfied(&kube, &set).await.unwrap_or(false);
         if !by_another {
             set = self.settled(set, &kube).await?;
-            self.apply_set(&set).await?;
+            if !self.apply_set(&set).await? {
+                return Ok(());
+            }
         }
         self.note_event(Event::AssetsApplied { digest: set.digest })
     }
@@ -83,7 +85,8 @@ impl Run<'_> {
 
     /// Passes over the assets until the API has answered for each of them; the step's limit ends
     /// it. What will never be taken is told, and what is written otherwise can be applied later.
-    async fn apply_set(&mut self, set: &Set) -> Result<()> {
+    /// False where it gave way: what never comes must not hold up a control plane that goes down.
+    async fn apply_set(&mut self, set: &Set) -> Result<bool> {
         let mut told = (self.node.clock.monotonic(), String::new());
         loop {
             let kube = self.as_super_user().await?;
@@ -95,7 +98,7 @@ impl Run<'_> {
                     }
                     let remarks = outcome.refused.iter().chain(&outcome.kept);
                     self.remark(remarks.map(ToString::to_string).collect());
-                    return Ok(());
+                    return Ok(true);
                 }
                 Ok(outcome) => outcome
                     .pending
@@ -105,6 +108,10 @@ impl Run<'_> {
                 Err(error) => return Err(error),
             };
             self.tell_missing(Step::ApplyAssets, missing, &mut told);
+            let facts = self.look().await?;
+            if self.gives_way(Step::ApplyAssets, &facts) {
+                return Ok(false);
+            }
             self.node.clock.sleep(PASS).await;
         }
     }
