@@ -19,6 +19,7 @@ const ACROSS: &[(&str, &str)] = &[
     ("backoff", "error"),
     // A point at which a test cuts the power is an error to who passes it.
     ("failpoint", "error"),
+    ("failpoint", "backoff"),
     // A node is made of what it was told and of who proves it.
     ("node", "attest"),
     ("node", "config"),

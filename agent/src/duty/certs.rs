@@ -257,7 +257,11 @@ pub fn spare(
 pub async fn perform(node: &Node, spec: &CertSpec, records: &Records) -> Result<Commit> {
     let record = records.certificate(&spec.name);
     let session = node.session.get().map(|(session, _)| session.facts.identity);
-    let fact = examine(node, spec, session.as_ref(), &record.quarantined);
+    let fact = match examine(node, spec, session.as_ref(), &record.quarantined) {
+        // What cannot be seen just now may be better than anything in the archive.
+        CertFact::Unknown(error) => return Err(error.unsent()),
+        fact => fact,
+    };
     if fact.held().is_some_and(|held| held.flaw == Some(Why::Unfinished)) {
         return finish(node, spec, &fact).map_err(Error::unsent);
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use nodeagent::agent::{self, Agent};
 use nodeagent::duty::{self, DutyId, Facts, Records, Why};
-use nodeagent::failpoint::failing::Failing;
+use nodeagent::failpoint::failing::{self, Failing};
 use nodeagent::node::{Node, Standing};
 use nodeagent::status;
 use serde_json::Value;
@@ -102,6 +102,7 @@ impl Life {
         seed: u64,
         log: Log,
     ) -> Result<Life, String> {
+        failing::begin(seed);
         let node = world.node(seed)?;
         world.model.server().clear_log();
         let mut life = Life {

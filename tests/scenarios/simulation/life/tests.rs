@@ -4,7 +4,7 @@ use nodeagent::duty::act::{Acted, Generations, RolledBack};
 use nodeagent::duty::certs::store::Generation;
 use nodeagent::duty::{Done, certs};
 use nodeagent::error::{Code, Error};
-use nodeagent::failpoint::failing;
+use nodeagent::failpoint::failing::{self, Failing};
 
 use super::super::BIRTH;
 use super::super::consumer::Habit;
@@ -50,6 +50,23 @@ fn n02_a_copy_that_is_gone_after_the_look_costs_no_issue_that_was_not_counted() 
         life.world.model.server().count("/v1/pki/sign/")
     });
     assert_eq!(signed, 0, "an issue that no budget knows");
+}
+
+/// The archive may hold nothing better than what a failing disk hides for a moment.
+#[test]
+fn what_cannot_be_seen_just_now_is_not_replaced_from_the_archive() {
+    block_on(async {
+        let life = lived(30).await;
+        let (name, id) = ("kubelet-client", DutyId::Cert("kubelet-client".into()));
+        let published = || std::fs::read_link(life.world.current(name)).expect("a link");
+        let before = published();
+        let records = life.agent.as_ref().expect("it is up").records().clone();
+        failing::set(Failing::Next);
+        let outcome = Agent::perform(&life.node, &id, Why::Expiring, &records).await;
+        assert_eq!(outcome.err().map(|error| error.code()), Some(Code::Disk));
+        assert_eq!(published(), before);
+        assert_eq!(failing::set(Failing::Nothing), Failing::Nothing, "nothing was read");
+    });
 }
 
 /// A person's wish for a new certificate costs one, however often it takes to publish it.
