@@ -19,16 +19,14 @@ const ACROSS: &[(&str, &str)] = &[
     ("backoff", "error"),
     // A point at which a test cuts the power is an error to who passes it.
     ("failpoint", "error"),
+    // Which read of a failing disk fails is spread as the waits are.
     ("failpoint", "backoff"),
     // A node is made of what it was told and of who proves it.
     ("node", "attest"),
     ("node", "config"),
     // The configuration names a provider, and fills templates from an identity.
     ("config", "attest"),
-    // What nodes are told is written and compared by those who raise and keep the control plane.
-    ("bootstrap", "render"),
-    ("duty", "render"),
-    // What a bootstrap raises and the files that the duty writes are rendered.
+    // What a bootstrap raises and the files that the duty writes and compares are rendered.
     ("bootstrap", "render"),
     ("duty", "render"),
     // The duty that watches the control plane runs the bootstrap; the duty of the files shares its
