@@ -3,8 +3,10 @@
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 
+use rig::proxy::Fault;
 use rig::stage::{Running, Stage, StageOptions};
 
+use crate::certificates::{pin, second_issuer};
 use crate::play::*;
 
 const ARCHIVE: &str = "/var/lib/nodeagent/archive/kubelet-server";
@@ -45,6 +47,40 @@ async fn a_bundle_that_has_lost_an_authority_is_published_again_from_the_archive
     let other = stage.read("/etc/nodeagent/etcd-ca.pem");
     stage.write(&format!("{PUBLISHED}/current/ca.pem"), other.as_bytes()).expect("it is written");
     heals(&stage, &agent, &before);
+}
+
+/// While Vault is away nothing newer is to be had: the archive's copy is from before an authority
+/// was added, and trusts what it trusted.
+#[tokio::test]
+async fn what_is_lost_is_published_again_with_the_bundle_that_it_had() {
+    let bundle = format!("{PUBLISHED}/current/ca.pem");
+    let (stage, agent) = healthy(StageOptions::worker()).await;
+    let before = serial(&stage);
+    let (_, next) = second_issuer(&stage).await;
+    let pinned = format!("{}{next}", stage.read("/etc/nodeagent/cluster-ca.pem"));
+    pin(&stage, &pinned);
+    agent.reload().expect("it runs");
+    let before = wait_renewed(&stage, &before);
+    wait_healthy(&stage);
+
+    stage.proxy.set(Fault::Refuse);
+    pin(&stage, &format!("{pinned}{}", stage.read("/etc/nodeagent/etcd-ca.pem")));
+    look_again(&stage, &agent);
+    let whole = stage.read(&bundle);
+    assert_eq!(authorities(&whole).len(), 2, "what was pinned when it was issued");
+    let end = "-----END CERTIFICATE-----\n";
+    let first = whole.find(end).expect("a certificate") + end.len();
+    for (generation, kept) in [(3, first), (4, 0)] {
+        stage.write(&bundle, &whole.as_bytes()[..kept]).expect("it is written");
+        agent.reload().expect("it runs");
+        wait(&stage, "repair", |_| stage.certificate(SERVER)["generation"] == generation);
+        assert_eq!((serial(&stage), stage.read(&bundle)), (before.clone(), whole.clone()));
+    }
+    look_again(&stage, &agent);
+    assert_eq!(stage.certificate(SERVER)["generation"], 4, "what is whole is left alone");
+    stage.proxy.set(Fault::None);
+    wait_renewed(&stage, &before);
+    assert_eq!(authorities(&stage.read(&bundle)).len(), 3);
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ pub mod leaf;
 pub mod publish;
 pub mod request;
 pub mod schedule;
+mod spare;
 pub mod store;
 
 use std::path::{Path, PathBuf};
@@ -33,6 +34,7 @@ use crate::host::users;
 use crate::node::Node;
 
 pub use self::commit::{Commit, restore};
+pub use self::spare::{Spare, spare};
 
 /// When a certificate is due, and why.
 pub fn due(
@@ -168,9 +170,9 @@ pub fn examine(
         let target = target(node, spec)?;
         let spare = || spare(node, spec, identity, quarantined, None);
         Ok(match publish::inspect(&node.root, &target)? {
-            Published::Absent => CertFact::Absent { archived: spare().map(|found| found.0) },
+            Published::Absent => CertFact::Absent { archived: spare().map(|kept| kept.generation) },
             Published::Broken { reason } => {
-                CertFact::Broken { reason, archived: spare().map(|found| found.0) }
+                CertFact::Broken { reason, archived: spare().map(|kept| kept.generation) }
             }
             Published::Foreign { what } => CertFact::Foreign { what },
             Published::Sound { generation, material } => {
@@ -185,10 +187,10 @@ pub fn examine(
                 // A bundle that lost authorities reads as one of before they were added. Where the
                 // archive tells otherwise no issue is needed.
                 let archived = (flaw == Some(Why::CaRotated)).then(spare).flatten();
-                match archived.filter(|(_, kept)| kept.cert == material.cert) {
-                    Some((archived, _)) => CertFact::Broken {
+                match archived.filter(|kept| kept.is_the_whole_of(&material)) {
+                    Some(kept) => CertFact::Broken {
                         reason: "ca.pem lacks an authority that it had".into(),
-                        archived: Some(archived),
+                        archived: Some(kept.generation),
                     },
                     None => CertFact::Held(Held { generation, leaf, flaw }),
                 }
@@ -229,30 +231,6 @@ fn flaw(
     stale.then_some(Why::CaRotated)
 }
 
-/// The newest generation in the archive that could be published again: sound, valid, ours, not
-/// quarantined, and below `below`.
-pub fn spare(
-    node: &Node,
-    spec: &CertSpec,
-    identity: Option<&Identity>,
-    quarantined: &[Generation],
-    below: Option<Generation>,
-) -> Option<(Generation, Material)> {
-    let archive = Archive::of(&node.root, &spec.name);
-    let mut generations = archive.list().ok()?;
-    generations.sort_unstable();
-    generations.into_iter().rev().find_map(|generation| {
-        if quarantined.contains(&generation) || below.is_some_and(|below| generation >= below) {
-            return None;
-        }
-        let material = archive.load(generation).ok()?;
-        let leaf = Leaf::of(&material).ok()?;
-        leaf::check_validity(&leaf, node.clock.now()).ok()?;
-        let flaw = flaw(node, spec, identity, &leaf, &material);
-        flaw.is_none().then_some((generation, material))
-    })
-}
-
 /// Gets one certificate: from the archive where a sound copy is there, else from Vault.
 pub async fn perform(node: &Node, spec: &CertSpec, records: &Records) -> Result<Commit> {
     let record = records.certificate(&spec.name);
@@ -265,7 +243,7 @@ pub async fn perform(node: &Node, spec: &CertSpec, records: &Records) -> Result<
     if fact.held().is_some_and(|held| held.flaw == Some(Why::Unfinished)) {
         return finish(node, spec, &fact).map_err(Error::unsent);
     }
-    if let Some((generation, material)) = ready(node, spec, &fact, records) {
+    if let Some(Spare { generation, material, .. }) = ready(node, spec, &fact, records) {
         let commit = commit(node, spec, &material).await.map_err(Error::unsent);
         let commit = commit.during(format!("publishing {} again", spec.name))?;
         if is_wished(node, spec, generation) {
@@ -294,23 +272,18 @@ pub async fn perform(node: &Node, spec: &CertSpec, records: &Records) -> Result<
 
 /// A generation in the archive that makes an issue needless: any sound one where none is in force,
 /// and one that was issued and kept but never came to be published.
-fn ready(
-    node: &Node,
-    spec: &CertSpec,
-    fact: &CertFact,
-    records: &Records,
-) -> Option<(Generation, Material)> {
+fn ready(node: &Node, spec: &CertSpec, fact: &CertFact, records: &Records) -> Option<Spare> {
     let record = records.certificate(&spec.name);
     let session = node.session.get().map(|(session, _)| session.facts.identity);
     let found = spare(node, spec, session.as_ref(), &record.quarantined, None)?;
     let Some(held) = fact.held() else {
         return Some(found);
     };
-    let leaf = Leaf::of(&found.1).ok()?;
+    let leaf = Leaf::of(&found.material).ok()?;
     // What is wrong with the one in force is worse than an earlier end.
     let lasts = held.flaw.is_some() || leaf.not_after > held.leaf.not_after;
-    let newer = found.0 > held.generation && lasts;
-    let fits = held.flaw != Some(Why::Requested) || is_wished(node, spec, found.0);
+    let newer = found.generation > held.generation && lasts && !found.is_stale;
+    let fits = held.flaw != Some(Why::Requested) || is_wished(node, spec, found.generation);
     (newer && fits).then_some(found)
 }
 
