@@ -84,6 +84,21 @@ async fn what_is_lost_is_published_again_with_the_bundle_that_it_had() {
 }
 
 #[tokio::test]
+async fn what_is_lost_is_not_published_again_once_its_authority_was_taken_out() {
+    let (stage, agent) = healthy(StageOptions::worker()).await;
+    let other = stage.read("/etc/nodeagent/etcd-ca.pem");
+    stage.proxy.set(Fault::Refuse);
+    pin(&stage, &other);
+    truncate(&stage, &format!("{PUBLISHED}/current/key.pem"));
+    let torn = tree(&stage, PUBLISHED);
+    for _ in 0..3 {
+        look_again(&stage, &agent);
+    }
+    assert_eq!(stage.certificate(SERVER)["state"], "broken");
+    assert_eq!(tree(&stage, PUBLISHED), torn);
+}
+
+#[tokio::test]
 async fn a_missing_link_and_a_missing_file_are_published_again() {
     for name in ["current", "current/key.pem"] {
         let (stage, agent) = healthy(StageOptions::worker()).await;
