@@ -180,7 +180,7 @@ fn gate_is_shut(stage: &Stage) {
 #[tokio::test]
 async fn a_vault_that_comes_and_goes_is_used_while_it_is_there() {
     let stage = stage(StageOptions::worker()).await;
-    let (up, down) = (Duration::from_millis(300), Duration::from_millis(200));
+    let (up, down) = (Duration::from_millis(700), Duration::from_millis(200));
     stage.proxy.set(Fault::Flap { up, down });
     let _agent = stage.run().expect("the agent starts");
     wait(&stage, "certificates in spite of it", |status| status["autonomy_s"].is_i64());
