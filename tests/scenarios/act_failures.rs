@@ -5,7 +5,6 @@ use rig::consumer::Mode;
 use rig::stage::{Running, Stage, StageOptions};
 use rig::systemd::{ActiveState, Behaviour};
 
-use crate::certificates::{pin, second_issuer};
 use crate::play::*;
 
 /// The point at which the end of a first restart was told and is not noted yet.
@@ -30,21 +29,6 @@ async fn n04_a_consumer_that_fails_with_a_new_certificate_gets_the_old_one_back(
     let certificate = stage.certificate(SERVER);
     assert_eq!(certificate["quarantined"], 2, "{certificate:#}");
     assert_eq!(certificate["generation"], 3, "going back is a generation of its own");
-    stays(&stage, &agent, 2);
-}
-
-/// A bundle with an authority more is what it may have failed with.
-#[tokio::test]
-async fn a_consumer_that_fails_with_a_bundle_of_more_authorities_gets_the_old_one_back() {
-    let (stage, agent) = serving(restarted()).await;
-    let good = serial(&stage);
-    start_only_with(&stage, &good);
-    let (_, next) = second_issuer(&stage).await;
-    pin(&stage, &format!("{}{next}", stage.read("/etc/nodeagent/cluster-ca.pem")));
-    agent.reload().expect("it runs");
-    wait_problem(&stage, "rolled-back");
-    assert_eq!(serial(&stage), good);
-    assert_eq!(stage.kubelet.serial(), Some(good));
     stays(&stage, &agent, 2);
 }
 

@@ -276,8 +276,13 @@ fn ready(node: &Node, spec: &CertSpec, fact: &CertFact, records: &Records) -> Op
     let record = records.certificate(&spec.name);
     let session = node.session.get().map(|(session, _)| session.facts.identity);
     let found = spare(node, spec, session.as_ref(), &record.quarantined, None)?;
-    let Some(held) = fact.held() else {
-        return Some(found);
+    let held = match fact {
+        CertFact::Held(held) => held,
+        // Another than that one is there only because a failing disk has hidden it meanwhile.
+        CertFact::Absent { archived } | CertFact::Broken { archived, .. } => {
+            return Some(found).filter(|found| *archived == Some(found.generation));
+        }
+        CertFact::Foreign { .. } | CertFact::Unknown(_) => return Some(found),
     };
     let leaf = Leaf::of(&found.material).ok()?;
     // What is wrong with the one in force is worse than an earlier end.

@@ -113,6 +113,7 @@ impl Case<'_> {
             |limit: Generation| certs::spare(self.node, cert, identity.as_ref(), &bad, Some(limit));
         let had = self.record.applied.get(&cert.name).map(|had| had.next().min(held.generation));
         let found = had.and_then(below).or_else(|| below(held.generation));
-        found.map(|found| found.material)
+        // A stale one would be renewed at once by what the consumer has just failed with.
+        found.filter(|found| !found.is_stale).map(|found| found.material)
     }
 }

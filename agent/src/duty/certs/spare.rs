@@ -18,15 +18,15 @@ pub struct Spare {
     /// What it holds.
     pub material: Material,
     /// Whether an authority was added to the pinned bundle after it was issued.
-    pub(super) is_stale: bool,
+    pub is_stale: bool,
 }
 
 impl Spare {
     /// Whether what is published is this very certificate with a bundle that has lost something.
     pub(super) fn is_the_whole_of(&self, published: &Material) -> bool {
         let (kept, ca) = (&self.material, &published.ca);
-        let more = kept.ca.starts_with(ca.as_str()) && kept.ca != *ca;
-        kept.cert == published.cert && (!self.is_stale || more)
+        let more = !self.is_stale || kept.ca.starts_with(ca.as_str());
+        kept.cert == published.cert && kept.ca != *ca && more
     }
 }
 
@@ -51,7 +51,9 @@ pub fn spare(
         leaf::check_validity(&leaf, node.clock.now()).ok()?;
         let is_stale = match flaw(node, spec, identity, &leaf, &material) {
             None => false,
-            Some(Why::CaRotated) if is_trusted(node, spec, &material) => true,
+            Some(Why::CaRotated) if is_whole(&material) && is_trusted(node, spec, &material) => {
+                true
+            }
             Some(_) => return None,
         };
         Some(Spare { generation, material, is_stale })
@@ -72,4 +74,11 @@ fn is_trusted(node: &Node, spec: &CertSpec, material: &Material) -> bool {
         leaf::check_chain(material, &bundle, node.clock.now()).is_ok()
     };
     leaf::bundle(&material.ca).is_ok_and(verifies) && pinned(node, spec).is_ok_and(verifies)
+}
+
+/// Whether its bundle has all that was pinned when it was issued.
+fn is_whole(material: &Material) -> bool {
+    let (ca, pinned) = (leaf::bundle(&material.ca), leaf::bundle(&material.pinned));
+    let (Ok(ca), Ok(pinned)) = (ca, pinned) else { return false };
+    pinned.iter().all(|pinned| ca.iter().any(|ca| ca.fingerprint == pinned.fingerprint))
 }
