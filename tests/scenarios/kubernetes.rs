@@ -122,13 +122,13 @@ impl Story {
 
 /// What the journal of a node's runs tells, from the first to the last.
 fn entries(node: &Controller) -> Vec<Entry> {
-    let journal = told(node.machine.read(journal::PATH).map_err(|error| error.to_string()));
+    let journal = told(node.machine.read(journal::PATH));
     let journal = String::from_utf8_lossy(&journal);
     journal.lines().map(|line| serde_json::from_str(line).expect("an entry")).collect()
 }
 
 /// The value, or a failure whose text keeps its lines.
-fn told<T>(result: Result<T, String>) -> T {
+fn told<T, E: std::fmt::Display>(result: Result<T, E>) -> T {
     match result {
         Ok(value) => value,
         Err(error) => panic!("{error}"),

@@ -100,12 +100,12 @@ fn change_beside_no_kubelet(story: &Story) {
     let apiserver = node.pids("kube-apiserver");
     let policy = "/etc/nodeagent/audit.yaml";
     told(node.write(policy, "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: None}]\n"));
-    systemctl(story, "stop", "kubelet");
+    told(story.nodes[0].systemctl("stop", "kubelet"));
     told(node.write(CHANGE, &format!("[control_plane]\naudit_policy = \"{policy}\"\n")));
     reload(story);
     story.wait_status(0, "why it waits", |status| status.to_string().contains("unit is inactive"));
     assert_eq!(node.pids("kube-apiserver"), apiserver, "nobody would start it again");
-    systemctl(story, "start", "kubelet");
+    told(story.nodes[0].systemctl("start", "kubelet"));
     reload(story);
     story.wait_status(0, "its restart", |_| {
         let now = node.pids("kube-apiserver");
@@ -135,10 +135,5 @@ fn whole(story: &Story) {
 }
 
 fn reload(story: &Story) {
-    systemctl(story, "reload", "nodeagent");
-}
-
-fn systemctl(story: &Story, verb: &str, unit: &str) {
-    let done = story.nodes[0].machine.exec_ok(&["systemctl", verb, unit]);
-    told(done.map_err(|error| error.to_string()));
+    told(story.nodes[0].systemctl("reload", "nodeagent"));
 }

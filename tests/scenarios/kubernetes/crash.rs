@@ -72,7 +72,7 @@ async fn n05_a_bootstrap_whose_power_fails_at_every_step_comes_to_its_end() {
         undo(&story, step).await;
         let mut run = told(story.nodes[0].begin_bootstrap(&[]));
         told(run.until("begun", step.name()));
-        told(story.nodes[0].machine.kill_power().map_err(text));
+        told(story.nodes[0].machine.kill_power());
     }
     told(story.boot());
     wait_for_certificates(&story);
@@ -91,7 +91,7 @@ async fn told_to_raise(style: Style) -> Option<Story> {
 
 /// Until a run has all that it needs.
 pub(super) fn wait_for_certificates(story: &Story) {
-    told(story.nodes[0].machine.wait_unit(ETCD, "active", SOON).map_err(text));
+    told(story.nodes[0].machine.wait_unit(ETCD, "active", SOON));
     story.wait_status(0, "a session and all certificates", |status| {
         let all = status["certificates"].as_array().cloned().unwrap_or_default();
         let issued = |part: &serde_json::Value| part["serial"].is_string();
@@ -123,10 +123,10 @@ async fn kill_at_every_edge(story: &Story, style: Listed, arguments: &[&str]) {
 /// Makes a step untrue, where a run would pass it by otherwise.
 async fn undo(story: &Story, step: Step) {
     let node = &story.nodes[0];
-    let remove = |path: &str| told(node.machine.exec_ok(&["rm", "-f", path]).map_err(text));
+    let remove = |path: &str| told(node.machine.exec_ok(&["rm", "-f", path]));
     match step {
         Step::AwaitEtcd => {
-            told(node.machine.exec_ok(&["systemctl", "stop", ETCD]).map_err(text));
+            told(node.systemctl("stop", ETCD));
         }
         Step::SharedSecrets => {
             remove(&format!("{PLANE}/service-account/signing.key"));
@@ -153,7 +153,7 @@ fn let_go(story: &Story, step: Step) {
     let node = &story.nodes[0];
     match step {
         Step::AwaitEtcd => {
-            told(node.machine.exec_ok(&["systemctl", "start", ETCD]).map_err(text));
+            told(node.systemctl("start", ETCD));
         }
         Step::AwaitApiserver => {
             told(node.signal(APISERVER, Signal::SIGCONT));
@@ -239,8 +239,4 @@ fn assert_same(one: &Tree, other: &Tree, what: &str) {
     let differing: Vec<_> = one.iter().filter(|(name, file)| other[*name] != **file).collect();
     let differing: Vec<_> = differing.iter().map(|(name, _)| name).collect();
     assert!(differing.is_empty(), "{what}: {differing:?} differ");
-}
-
-fn text(error: impl std::fmt::Display) -> String {
-    error.to_string()
 }

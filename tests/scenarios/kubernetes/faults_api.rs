@@ -59,8 +59,8 @@ fn foreign_of_our_name(node: &Controller) {
     assert!(refused.stderr.contains(&says), "{}", refused.stderr);
     assert!(refused.stderr.contains(&format!("mv {path} ")), "{}", refused.stderr);
     assert_eq!(node.manifests(), ["kube-scheduler.yaml"]);
-    assert_eq!(told(node.machine.read(&path).map_err(text)), theirs.as_bytes());
-    told(node.machine.exec_ok(&["rm", &path]).map_err(text));
+    assert_eq!(told(node.machine.read(&path)), theirs.as_bytes());
+    told(node.machine.exec_ok(&["rm", &path]));
 }
 
 /// The bootstrap says what does not run and where to look, and takes the correction.
@@ -72,7 +72,7 @@ async fn no_such_image(story: &Story, config: &str) {
     let printed = told(run.printed());
     assert!(printed.contains("journalctl -u kubelet"), "{printed}");
     told(run.kill());
-    let log = told(node.machine.journal("kubelet.service").map_err(text));
+    let log = told(node.machine.journal("kubelet.service"));
     assert!(log.contains("localhost/kube-apiserver:no-such"), "what is looked at does not tell");
     told(node.write(MORE, config));
     let ended = told(node.bootstrap(&[]));
@@ -91,7 +91,7 @@ async fn broken_on_a_living_cluster(story: &Story, config: &str) {
     // The daemon that acts by itself has it in its status.
     told(node.write(&format!("{ASSETS}/20-more.yaml"), &(map("two", "b") + BROKEN)));
     told(node.write(MORE, &format!("{config}automatic = true\n")));
-    told(node.machine.exec_ok(&["systemctl", "reload", "nodeagent"]).map_err(text));
+    told(node.systemctl("reload", "nodeagent"));
     let bad = |problem: &Value| {
         let says = problem["text"].as_str().is_some_and(|text| text.contains("20-more.yaml"));
         problem["code"] == "assets-bad" && says
@@ -110,7 +110,7 @@ async fn broken_on_a_living_cluster(story: &Story, config: &str) {
         status["problems"].as_array().is_some_and(|all| !all.iter().any(bad))
     });
     told(node.write(MORE, config));
-    told(node.machine.exec_ok(&["systemctl", "reload", "nodeagent"]).map_err(text));
+    told(node.systemctl("reload", "nodeagent"));
     let mended = told(node.bootstrap(&[]));
     assert!(!mended.stdout.contains("20-more.yaml"), "{}{}", mended.stdout, mended.stderr);
 }
@@ -121,7 +121,7 @@ async fn filled_while_it_is_read(story: &Story) {
     let two = told(api.get(&format!("{MAPS}/two")).await);
     let path = format!("{ASSETS}/20-more.yaml");
     // The cluster knows of them, though this node knows of nothing.
-    told(node.machine.exec_ok(&["rm", &path, journal::PATH]).map_err(text));
+    told(node.machine.exec_ok(&["rm", &path, journal::PATH]));
     told(node.write(&format!("{ASSETS}/10-maps.yaml"), &map("one", "b")));
     let mut run = told(node.begin_bootstrap(&[]));
     told(run.until("begun", "apply-assets"));
@@ -159,7 +159,7 @@ async fn refused_for_now(story: &Story) {
     assert!(printed.contains("away.example.net"), "{printed}");
     // A control plane that goes down meanwhile is raised first.
     let scheduler = format!("{MANIFESTS}/kube-scheduler.yaml");
-    told(node.machine.exec_ok(&["rm", &scheduler]).map_err(text));
+    told(node.machine.exec_ok(&["rm", &scheduler]));
     told(run.until("done", "place-manifests"));
     assert_eq!(node.manifests().len(), 3);
     told(api.delete(&format!("{HOOKS}/away")).await);
@@ -211,7 +211,7 @@ async fn foreign_of_another_name(story: &Story) {
     let again = told(node.bootstrap(&[]));
     assert!(again.stdout.ends_with("nothing is to do\n"), "{}{}", again.stdout, again.stderr);
     assert_eq!(story.processes(0), before);
-    assert_eq!(told(node.machine.read(&path).map_err(text)), b"# a person's\n");
+    assert_eq!(told(node.machine.read(&path)), b"# a person's\n");
 }
 
 fn map(name: &str, value: &str) -> String {
@@ -227,8 +227,4 @@ async fn told_by(story: &Story, run: &mut Underway, text: &str) {
         if printed.contains(text) { Ok(()) } else { Err(printed) }
     };
     told(story.wait(0, &format!("it prints `{text}`"), SOON, printed).await);
-}
-
-fn text(error: impl std::fmt::Display) -> String {
-    error.to_string()
 }

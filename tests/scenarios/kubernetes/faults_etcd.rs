@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use rig::controllers::{Controller, ETCD};
+use rig::controllers::ETCD;
 use serde_json::json;
 
 use super::{SOON, Story, raised_when_told, told};
@@ -29,12 +29,12 @@ async fn z10_an_etcd_that_is_stopped_slow_full_or_has_lost_its_data_is_told_and_
 
 async fn stopped(story: &Story) {
     let node = &story.nodes[0];
-    run(node, &["systemctl", "stop", ETCD]);
+    told(node.systemctl("stop", ETCD));
     let mut bootstrap = told(node.begin_bootstrap(&[]));
     let waits = format!("{:27} waiting: {ETCD} is inactive", "await-etcd");
     told_by(story, &mut bootstrap, &waits).await;
     wait_told(story, "await-etcd: etcd-member.service is inactive");
-    run(node, &["systemctl", "start", ETCD]);
+    told(node.systemctl("start", ETCD));
     let ended = told(bootstrap.wait());
     assert!(ended.status.success(), "{}\n{}", ended.printed, node.evidence());
 }
@@ -70,8 +70,8 @@ async fn full(story: &Story) {
 /// As after a volume that was not mounted: an empty directory, and an agent that knows better.
 async fn data_gone(story: &Story) {
     let node = &story.nodes[0];
-    run(node, &["systemctl", "stop", ETCD]);
-    run(node, &["mv", MEMBER, AWAY]);
+    told(node.systemctl("stop", ETCD));
+    told(node.machine.exec_ok(&["mv", MEMBER, AWAY]));
     let journal = node.steps_journal();
     let gone =
         "/var/lib/etcd: this node was a member of etcd, and the data of that member are gone";
@@ -83,19 +83,19 @@ async fn data_gone(story: &Story) {
     }
     assert_eq!(node.steps_journal(), journal, "nothing was begun");
     // Its start waits at its condition for a minute; nobody has to wait for that here.
-    run(node, &["systemctl", "restart", "--no-block", ETCD]);
+    told(node.machine.exec_ok(&["systemctl", "restart", "--no-block", ETCD]));
     let held = async || {
-        let log = node.machine.journal(ETCD).map_err(text)?;
+        let log = node.machine.journal(ETCD).map_err(|error| error.to_string())?;
         if log.contains("waiting: /var/lib/etcd: this node was") { Ok(()) } else { Err(log) }
     };
     told(story.wait(0, "its start is held", SOON, held).await);
     wait_told(story, "the data of that member are gone");
     assert_eq!(node.pids("etcd"), Vec::<u32>::new(), "no etcd is started as a new one");
-    let left = told(node.machine.exec_ok(&["ls", "-A", "/var/lib/etcd"]).map_err(text));
+    let left = told(node.machine.exec_ok(&["ls", "-A", "/var/lib/etcd"]));
     assert_eq!(left, "", "nothing was written where the data were");
-    run(node, &["systemctl", "stop", ETCD]);
-    run(node, &["mv", AWAY, MEMBER]);
-    run(node, &["systemctl", "start", ETCD]);
+    told(node.systemctl("stop", ETCD));
+    told(node.machine.exec_ok(&["mv", AWAY, MEMBER]));
+    told(node.systemctl("start", ETCD));
     let again = told(node.bootstrap(&[]));
     assert!(again.status.success(), "{}{}\n{}", again.stdout, again.stderr, node.evidence());
 }
@@ -115,12 +115,4 @@ fn wait_told(story: &Story, text: &str) {
         let problems = status["problems"].as_array().cloned().unwrap_or_default();
         problems.iter().any(|problem| problem["text"].as_str().is_some_and(|t| t.contains(text)))
     });
-}
-
-fn run(node: &Controller, argv: &[&str]) {
-    told(node.machine.exec_ok(argv).map_err(text));
-}
-
-fn text(error: impl std::fmt::Display) -> String {
-    error.to_string()
 }

@@ -65,7 +65,7 @@ async fn z09_through_the_life_of_a_controller_no_secret_is_anywhere_but_where_it
     secrets.extend(seen.secrets.clone());
     let before = disk.search(&story.nodes[0], &secrets);
 
-    told(story.nodes[0].machine.reboot().map_err(text));
+    told(story.nodes[0].machine.reboot());
     let watch = Watch::start(&story.nodes[0]);
     story.wait_whole().await;
     story.wait_status(0, "health", |status| status["health"] == "healthy");
@@ -108,15 +108,15 @@ async fn live(story: &mut Story, shown: &mut Told) {
 
     rotation::renew_all(story, &[0]);
     story.site.proxy.set(Fault::Refuse);
-    told(node.machine.exec_ok(&["systemctl", "reload", AGENT]).map_err(text));
-    told(node.machine.nodeagent(SOON, &["renew", "kubelet-server"]).map_err(text));
+    told(node.systemctl("reload", AGENT));
+    told(node.machine.nodeagent(SOON, &["renew", "kubelet-server"]));
     story.wait_status(0, "that vault is away", |status| {
         let problems = status["problems"].as_array().cloned().unwrap_or_default();
         problems.iter().any(|problem| problem["code"] == "vault-unreachable")
     });
     ask(node, "without vault", shown);
     story.site.proxy.set(Fault::None);
-    told(node.machine.exec_ok(&["systemctl", "reload", AGENT]).map_err(text));
+    told(node.systemctl("reload", AGENT));
     story.wait_status(0, "health", |status| status["health"] == "healthy");
 }
 
@@ -136,21 +136,21 @@ async fn crash(story: &Story) {
             assert!(Instant::now() < end, "no run: {}", node.evidence());
             std::thread::sleep(Duration::from_millis(2));
         }
-        told(machine.exec_ok(&["sh", "-c", CRASH_OF_A_RUN]).map_err(text));
-        told(run.join().expect("no panic").map_err(text))
+        told(machine.exec_ok(&["sh", "-c", CRASH_OF_A_RUN]));
+        told(run.join().expect("no panic"))
     });
     assert_eq!(run.status.signal(), Some(6), "{:?} {}{}", run.status, run.stdout, run.stderr);
     // As the watchdog does it, and as a fault does; a SIGSEGV without one is waved away once.
     for signal in ["SIGABRT", "SIGILL"] {
-        let before = told(machine.main_pid(AGENT).map_err(text)).expect("it runs");
-        let limits = told(machine.read(&format!("/proc/{before}/limits")).map_err(text));
+        let before = told(machine.main_pid(AGENT)).expect("it runs");
+        let limits = told(machine.read(&format!("/proc/{before}/limits")));
         let limits = String::from_utf8_lossy(&limits).into_owned();
         let core = limits.lines().find(|line| line.starts_with("Max core file size"));
         let words: Vec<_> = core.expect("a limit").split_whitespace().collect();
         assert_eq!(words[4..6], ["0", "0"], "{limits}");
-        told(machine.kill(AGENT, signal).map_err(text));
+        told(machine.kill(AGENT, signal));
         let other = || machine.main_pid(AGENT).ok()?.filter(|now| *now != before);
-        told(rig::machine::wait_for("another agent", SOON, other).map_err(text));
+        told(rig::machine::wait_for("another agent", SOON, other));
     }
     let recovered = told(node.bootstrap(&["--recover"]));
     assert!(recovered.status.success(), "{}{}", recovered.stdout, recovered.stderr);
@@ -169,7 +169,7 @@ async fn collect(story: &Story, secrets: &mut Secrets) {
     }
     let node = &story.nodes[0];
     let read = |path: &str| {
-        let bytes = told(node.machine.read(path).map_err(text));
+        let bytes = told(node.machine.read(path));
         String::from_utf8_lossy(&bytes).into_owned()
     };
     secrets.extend(Secrets::of_node(read, &node.instance, &[]));
@@ -179,19 +179,19 @@ async fn collect(story: &Story, secrets: &mut Secrets) {
 fn ask(node: &Controller, when: &str, shown: &mut Told) {
     let machine = &node.machine;
     for verb in [&["status"][..], &["status", "--json"], &["check"], &["bootstrap", "--plan"]] {
-        let output = told(machine.nodeagent(SOON, verb).map_err(text));
+        let output = told(machine.nodeagent(SOON, verb));
         let text = [output.stdout, output.stderr].concat();
         assert!(!text.is_empty(), "{verb:?}");
         shown.insert(format!("{} {when}", verb.join(" ")), text.into_bytes());
     }
     // All that D-Bus tells of every unit and of systemd itself.
     for argv in [&["systemctl", "show", "*"][..], &["systemctl", "show"]] {
-        let text = told(machine.exec_ok(argv).map_err(text));
+        let text = told(machine.exec_ok(argv));
         assert!(text.len() > 1000, "{text}");
         shown.insert(format!("{} {when}", argv.join(" ")), text.into_bytes());
     }
     for path in [nodeagent::status::PATH, nodeagent::status::metrics::PATH] {
-        let bytes = told(machine.read(path).map_err(text));
+        let bytes = told(machine.read(path));
         shown.insert(format!("{path} {when}"), bytes);
     }
 }
@@ -200,7 +200,7 @@ fn ask(node: &Controller, when: &str, shown: &mut Told) {
 /// its files.
 fn journal(node: &Controller) -> Vec<u8> {
     let argv = ["journalctl", "--quiet", "--no-pager", "--all", "--output=export"];
-    let text = told(node.machine.exec_ok(&argv).map_err(text));
+    let text = told(node.machine.exec_ok(&argv));
     assert!(text.contains(&format!("_SYSTEMD_UNIT={AGENT}\n")), "the agent has logged nothing");
     assert!(text.contains(&format!("_SYSTEMD_UNIT={ETCD}\n")), "etcd has logged nothing");
     text.into_bytes()
@@ -210,7 +210,7 @@ fn journal(node: &Controller) -> Vec<u8> {
 fn planted(node: &Controller, secrets: &Secrets, disk: &Disk) {
     let machine = &node.machine;
     let watch = Watch::start(node);
-    let run = |script: &str| told(machine.exec(&["sh", "-c", script]).map_err(text));
+    let run = |script: &str| told(machine.exec(&["sh", "-c", script]));
     let token = "\"$(cat /run/nodeagent/token)\"";
     let nonce = "\"$(cat /var/lib/nodeagent/nonce/aws/*)\"";
     let key = "/var/lib/nodeagent-certs/kubelet/kubelet-server/current/key.pem";
@@ -242,8 +242,4 @@ fn planted(node: &Controller, secrets: &Secrets, disk: &Disk) {
     }
     assert!(found.dumps.iter().any(|path| path.starts_with("/srv/core")), "{:?}", found.dumps);
     assert!(astray.iter().any(|leak| leak.contains("token is in /srv/core")), "{astray:?}");
-}
-
-fn text(error: impl std::fmt::Display) -> String {
-    error.to_string()
 }

@@ -13,7 +13,7 @@ async fn a_port_that_another_program_has_is_told_and_waited_for() {
     told(story.boot());
     told(story.nodes[0].take_port(6443));
     let told_of = async || {
-        let output = told(story.nodes[0].machine.nodeagent(SOON, &["status"]).map_err(text));
+        let output = told(story.nodes[0].machine.nodeagent(SOON, &["status"]));
         let names = ["await-apiserver: ", "port 6443 is taken by "];
         match names.iter().all(|name| output.stdout.contains(name)) {
             true => Ok(()),
@@ -36,7 +36,7 @@ async fn n15_a_disk_that_is_full_leaves_nothing_half_and_is_told() {
     told(story.nodes[0].put_plane_on_disk_of(LARGE_KIB));
     told(story.boot());
     let node = &story.nodes[0];
-    told(node.machine.wait_unit(ETCD, "active", SOON).map_err(text));
+    told(node.machine.wait_unit(ETCD, "active", SOON));
     story.wait_status(0, "the certificates of the API server", |status| {
         !rig::node::watch::serial(status, "kube-apiserver").is_empty()
     });
@@ -47,7 +47,7 @@ async fn n15_a_disk_that_is_full_leaves_nothing_half_and_is_told() {
     assert!(output.stderr.contains("No space left on device"), "{}", output.stderr);
     for name in node.manifests() {
         let path = format!("{}/{name}", rig::controllers::MANIFESTS);
-        let manifest = told(node.machine.read(&path).map_err(text));
+        let manifest = told(node.machine.read(&path));
         let end = "hostNetwork";
         assert!(String::from_utf8_lossy(&manifest).contains(end), "{name} is half");
     }
@@ -55,8 +55,4 @@ async fn n15_a_disk_that_is_full_leaves_nothing_half_and_is_told() {
     let output = told(node.bootstrap(&[]));
     assert!(output.status.success(), "{}{}\n{}", output.stdout, output.stderr, node.evidence());
     story.wait_whole().await;
-}
-
-fn text(error: impl std::fmt::Display) -> String {
-    error.to_string()
 }

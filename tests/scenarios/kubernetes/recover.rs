@@ -34,7 +34,7 @@ const FINAL: [&str; 3] = ["kube-apiserver", "kube-controller-manager", "kube-sch
 async fn a_controller_whose_certificates_ended_while_it_was_off_comes_back_with_its_data() {
     let Some(mut story) = raised(ControllersOptions::new(1).with(&brief())).await else { return };
     keep_something(&story).await;
-    told(story.nodes[0].machine.power_off().map_err(text));
+    told(story.nodes[0].machine.power_off());
     let end = last_end(&story.nodes[0]);
     let over = async || match ModelClock::real().now() > end {
         true => Ok(()),
@@ -75,7 +75,7 @@ async fn a_control_plane_is_raised_again_while_vault_is_away() {
     story.site.proxy.set(Fault::Refuse);
     told(story.power_cut());
     let node = &story.nodes[0];
-    told(node.machine.wait_unit(ETCD, "active", SOON).map_err(text));
+    told(node.machine.wait_unit(ETCD, "active", SOON));
     told(node.remove_manifests());
     let again = told(node.bootstrap(&["--recover"]));
     let printed = format!("{}{}", again.stdout, again.stderr);
@@ -208,8 +208,4 @@ async fn wait_off(mut probe: impl AsyncFnMut() -> Result<(), String>) -> Result<
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
     Ok(())
-}
-
-fn text(error: impl std::fmt::Display) -> String {
-    error.to_string()
 }

@@ -136,7 +136,7 @@ pub(super) fn renew_all(story: &Story, nodes: &[usize]) {
         assert!(names(before).len() >= 10, "{before:#}");
         for name in names(before) {
             let told_so = story.nodes[*node].machine.nodeagent(SOON, &["renew", &name]);
-            let output = told(told_so.map_err(text));
+            let output = told(told_so);
             assert!(output.status.success(), "{}{}", output.stdout, output.stderr);
         }
     }
@@ -269,8 +269,4 @@ fn key_id(token: &str) -> String {
     let head = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(head).expect("base64");
     let head: Value = serde_json::from_slice(&head).expect("JSON");
     head["kid"].as_str().expect("a key's id").to_owned()
-}
-
-fn text(error: impl std::fmt::Display) -> String {
-    error.to_string()
 }

@@ -47,7 +47,7 @@ async fn z21_three_controllers_act_one_at_a_time_and_survive_the_loss_of_any_and
     a_holder_is_cut_off(&story).await;
     without_quorum_nothing_is_touched(&mut story);
     let begun = Instant::now();
-    told(story.nodes[2].machine.kill_power().map_err(text));
+    told(story.nodes[2].machine.kill_power());
     boot_at_once(&mut story);
     story.wait_whole().await;
     println!("FIGURE three_after_power_cut_whole_s={:.1}", begun.elapsed().as_secs_f64());
@@ -140,7 +140,7 @@ fn two_recover_at_once(story: &Story) {
 async fn a_holder_is_cut_off(story: &Story) {
     let holder = &story.nodes[2];
     told(holder.write(&format!("{ASSETS}/tale.yaml"), TALE));
-    told(holder.machine.exec_ok(&["systemctl", "reload", "nodeagent"]).map_err(text));
+    told(holder.systemctl("reload", "nodeagent"));
     let etcd = told(story.etcd(0));
     let held = async || {
         let key = base64(LOCK);
@@ -151,8 +151,7 @@ async fn a_holder_is_cut_off(story: &Story) {
         }
     };
     told(story.wait(2, "it has the lock", SOON, held).await);
-    let reload = ["systemctl", "reload", "nodeagent"];
-    told(story.nodes[0].machine.exec_ok(&reload).map_err(text));
+    told(story.nodes[0].systemctl("reload", "nodeagent"));
     story.wait_status(0, "who has the lock", |status| {
         status["control_plane"]["holder"]["instance"] == holder.instance.as_str()
     });
@@ -164,7 +163,7 @@ async fn a_holder_is_cut_off(story: &Story) {
     assert!(next.status.success(), "{shown}\n{}", story.nodes[0].evidence());
     assert!(shown.contains(&format!("{} holds the lock since", holder.instance)), "{shown}");
     println!("FIGURE taken_over_s={:.1}", begun.elapsed().as_secs_f64());
-    let journal = told(holder.machine.read(journal::PATH).map_err(text));
+    let journal = told(holder.machine.read(journal::PATH));
     let journal = String::from_utf8_lossy(&journal).into_owned();
     assert!(journal.contains("the lease of the cluster's lock"), "{journal}");
 
@@ -198,7 +197,7 @@ fn crd() -> serde_json::Value {
 /// With one member of three there is nothing that a bootstrap may do.
 fn without_quorum_nothing_is_touched(story: &mut Story) {
     for node in &mut story.nodes[..2] {
-        told(node.machine.kill_power().map_err(text));
+        told(node.machine.kill_power());
     }
     let left = &story.nodes[2];
     let before = tree(left);
@@ -211,12 +210,12 @@ fn without_quorum_nothing_is_touched(story: &mut Story) {
 /// The digests of all that a bootstrap may write.
 fn tree(node: &Controller) -> String {
     let list = format!("find {PLANE} {MANIFESTS} -type f | sort | xargs sha256sum");
-    told(node.machine.exec_ok(&["sh", "-c", &list]).map_err(text))
+    told(node.machine.exec_ok(&["sh", "-c", &list]))
 }
 
 fn shared_secrets(node: &Controller) -> String {
     let list = format!("cd {PLANE} && sha256sum {}", SHARED.join(" "));
-    told(node.machine.exec_ok(&["sh", "-c", &list]).map_err(text))
+    told(node.machine.exec_ok(&["sh", "-c", &list]))
 }
 
 fn printed(output: &Output) -> String {
@@ -226,8 +225,4 @@ fn printed(output: &Output) -> String {
 fn base64(text: &str) -> String {
     use base64::Engine;
     base64::engine::general_purpose::STANDARD.encode(text)
-}
-
-fn text(error: impl std::fmt::Display) -> String {
-    error.to_string()
 }

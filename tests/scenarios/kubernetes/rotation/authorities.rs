@@ -3,7 +3,7 @@
 use rig::controllers::api::{Api, Identity};
 use serde_json::json;
 
-use super::{Story, text};
+use super::Story;
 
 const MOUNT: &str = "pki-etcd";
 const BUNDLE: &str = "/etc/nodeagent/etcd-ca.pem";
@@ -34,8 +34,7 @@ impl Authority {
             node.write(BUNDLE, &format!("{former}\n{}\n", self.pem))?;
         }
         for node in &story.nodes {
-            let reload = ["systemctl", "reload", "nodeagent"];
-            node.machine.exec_ok(&reload).map_err(text)?;
+            node.systemctl("reload", "nodeagent")?;
         }
         Ok(())
     }
