@@ -83,6 +83,29 @@ async fn what_is_lost_is_published_again_with_the_bundle_that_it_had() {
     assert_eq!(authorities(&stage.read(&bundle)).len(), 3);
 }
 
+/// A copy whose own bundle was cut reads as one from before an authority was added.
+#[tokio::test]
+async fn a_copy_with_a_shorter_bundle_than_it_was_issued_with_is_passed_over() {
+    let (stage, agent) = healthy(StageOptions::worker()).await;
+    let first = serial(&stage);
+    let (_, next) = second_issuer(&stage).await;
+    let cluster = stage.read("/etc/nodeagent/cluster-ca.pem");
+    pin(&stage, &format!("{cluster}{next}"));
+    agent.reload().expect("it runs");
+    wait_renewed(&stage, &first);
+    wait_healthy(&stage);
+
+    stage.proxy.set(Fault::Refuse);
+    pin(&stage, &format!("{cluster}{next}{}", stage.read("/etc/nodeagent/etcd-ca.pem")));
+    let kept = format!("{ARCHIVE}/00000002/ca.pem");
+    assert_eq!(authorities(&stage.read(&kept)).len(), 2);
+    stage.write(&kept, cluster.as_bytes()).expect("it is written");
+    truncate(&stage, &format!("{PUBLISHED}/current/key.pem"));
+    agent.reload().expect("it runs");
+    wait(&stage, "the older copy", |_| stage.certificate(SERVER)["generation"] == 3);
+    assert_eq!(serial(&stage), first);
+}
+
 #[tokio::test]
 async fn what_is_lost_is_not_published_again_once_its_authority_was_taken_out() {
     let (stage, agent) = healthy(StageOptions::worker()).await;
