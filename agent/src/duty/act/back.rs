@@ -109,11 +109,13 @@ impl Case<'_> {
     fn former(&self, cert: &CertSpec, held: &Held, records: &Records) -> Option<Material> {
         let bad = records.certificate(&cert.name).quarantined;
         let identity = self.node.session.get().map(|(session, _)| session.facts.identity);
-        let below =
-            |limit: Generation| certs::spare(self.node, cert, identity.as_ref(), &bad, Some(limit));
+        // A stale one would be renewed at once by what the consumer has just failed with.
+        let below = |limit: Generation| {
+            certs::spare(self.node, cert, identity.as_ref(), &bad, Some(limit))
+                .filter(|spare| !spare.is_stale)
+        };
         let had = self.record.applied.get(&cert.name).map(|had| had.next().min(held.generation));
         let found = had.and_then(below).or_else(|| below(held.generation));
-        // A stale one would be renewed at once by what the consumer has just failed with.
-        found.filter(|found| !found.is_stale).map(|found| found.material)
+        found.map(|found| found.material)
     }
 }
