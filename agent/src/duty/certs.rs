@@ -225,8 +225,7 @@ fn flaw(
     // A bundle that cannot be read just now is no reason to change anything.
     let pinned = pinned(node, spec).ok()?;
     let trusted = leaf::bundle(&material.ca).ok()?;
-    let published = |ca: &leaf::Authority| trusted.iter().any(|t| t.fingerprint == ca.fingerprint);
-    let stale = !pinned.iter().all(published)
+    let stale = !leaf::has_all(&trusted, &pinned)
         || leaf::check_chain(material, &pinned, node.clock.now()).is_err();
     stale.then_some(Why::CaRotated)
 }

@@ -210,6 +210,12 @@ pub fn union(first: &[Authority], second: &[Authority]) -> Vec<Authority> {
     all
 }
 
+/// Whether all of these certificates are in a bundle.
+pub fn has_all(bundle: &[Authority], wanted: &[Authority]) -> bool {
+    let is_there = |one: &Authority| bundle.iter().any(|ca| ca.fingerprint == one.fingerprint);
+    wanted.iter().all(is_there)
+}
+
 /// What a server sends after its leaf: the certificates of a chain but for roots, each once.
 pub fn intermediates(chain: &[Authority]) -> Vec<Authority> {
     union(chain, &[]).into_iter().filter(|certificate| !certificate.is_root()).collect()

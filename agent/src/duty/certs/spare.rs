@@ -51,9 +51,7 @@ pub fn spare(
         leaf::check_validity(&leaf, node.clock.now()).ok()?;
         let is_stale = match flaw(node, spec, identity, &leaf, &material) {
             None => false,
-            Some(Why::CaRotated) if is_whole(&material) && is_trusted(node, spec, &material) => {
-                true
-            }
+            Some(Why::CaRotated) if was_outgrown(node, spec, &material) => true,
             Some(_) => return None,
         };
         Some(Spare { generation, material, is_stale })
@@ -68,17 +66,11 @@ pub fn spare(
     stale
 }
 
-/// Whether a certificate verifies by its own bundle and by the pinned one.
-fn is_trusted(node: &Node, spec: &CertSpec, material: &Material) -> bool {
-    let verifies = |bundle: Vec<leaf::Authority>| {
-        leaf::check_chain(material, &bundle, node.clock.now()).is_ok()
-    };
-    leaf::bundle(&material.ca).is_ok_and(verifies) && pinned(node, spec).is_ok_and(verifies)
-}
-
-/// Whether its bundle has all that was pinned when it was issued.
-fn is_whole(material: &Material) -> bool {
-    let (ca, pinned) = (leaf::bundle(&material.ca), leaf::bundle(&material.pinned));
-    let (Ok(ca), Ok(pinned)) = (ca, pinned) else { return false };
-    pinned.iter().all(|pinned| ca.iter().any(|ca| ca.fingerprint == pinned.fingerprint))
+/// Whether a bundle lacks only what was added to the pinned one since: it has all that was pinned
+/// when the certificate was issued, and the certificate verifies by it and by what is pinned now.
+fn was_outgrown(node: &Node, spec: &CertSpec, material: &Material) -> bool {
+    let (own, then) = (leaf::bundle(&material.ca), leaf::bundle(&material.pinned));
+    let (Ok(own), Ok(then), Ok(now)) = (own, then, pinned(node, spec)) else { return false };
+    let verifies = |bundle| leaf::check_chain(material, bundle, node.clock.now()).is_ok();
+    leaf::has_all(&own, &then) && verifies(&own) && verifies(&now)
 }
