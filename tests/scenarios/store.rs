@@ -49,23 +49,29 @@ async fn a_bundle_that_has_lost_an_authority_is_published_again_from_the_archive
     heals(&stage, &agent, &before);
 }
 
+/// A node that has renewed for a second authority, and for whom a third is pinned while Vault is
+/// away; with both serials.
+async fn outgrown() -> (Stage, Running, [String; 2]) {
+    let (stage, agent) = healthy(StageOptions::worker()).await;
+    let first = serial(&stage);
+    let (_, next) = second_issuer(&stage).await;
+    let pinned = format!("{}{next}", stage.read("/etc/nodeagent/cluster-ca.pem"));
+    pin(&stage, &pinned);
+    agent.reload().expect("it runs");
+    let second = wait_renewed(&stage, &first);
+    wait_healthy(&stage);
+    stage.proxy.set(Fault::Refuse);
+    pin(&stage, &format!("{pinned}{}", stage.read("/etc/nodeagent/etcd-ca.pem")));
+    look_again(&stage, &agent);
+    (stage, agent, [first, second])
+}
+
 /// While Vault is away nothing newer is to be had: the archive's copy is from before an authority
 /// was added, and trusts what it trusted.
 #[tokio::test]
 async fn what_is_lost_is_published_again_with_the_bundle_that_it_had() {
     let bundle = format!("{PUBLISHED}/current/ca.pem");
-    let (stage, agent) = healthy(StageOptions::worker()).await;
-    let before = serial(&stage);
-    let (_, next) = second_issuer(&stage).await;
-    let pinned = format!("{}{next}", stage.read("/etc/nodeagent/cluster-ca.pem"));
-    pin(&stage, &pinned);
-    agent.reload().expect("it runs");
-    let before = wait_renewed(&stage, &before);
-    wait_healthy(&stage);
-
-    stage.proxy.set(Fault::Refuse);
-    pin(&stage, &format!("{pinned}{}", stage.read("/etc/nodeagent/etcd-ca.pem")));
-    look_again(&stage, &agent);
+    let (stage, agent, [_, before]) = outgrown().await;
     let whole = stage.read(&bundle);
     assert_eq!(authorities(&whole).len(), 2, "what was pinned when it was issued");
     let end = "-----END CERTIFICATE-----\n";
@@ -86,20 +92,10 @@ async fn what_is_lost_is_published_again_with_the_bundle_that_it_had() {
 /// A copy whose own bundle was cut reads as one from before an authority was added.
 #[tokio::test]
 async fn a_copy_with_a_shorter_bundle_than_it_was_issued_with_is_passed_over() {
-    let (stage, agent) = healthy(StageOptions::worker()).await;
-    let first = serial(&stage);
-    let (_, next) = second_issuer(&stage).await;
-    let cluster = stage.read("/etc/nodeagent/cluster-ca.pem");
-    pin(&stage, &format!("{cluster}{next}"));
-    agent.reload().expect("it runs");
-    wait_renewed(&stage, &first);
-    wait_healthy(&stage);
-
-    stage.proxy.set(Fault::Refuse);
-    pin(&stage, &format!("{cluster}{next}{}", stage.read("/etc/nodeagent/etcd-ca.pem")));
+    let (stage, agent, [first, _]) = outgrown().await;
     let kept = format!("{ARCHIVE}/00000002/ca.pem");
     assert_eq!(authorities(&stage.read(&kept)).len(), 2);
-    stage.write(&kept, cluster.as_bytes()).expect("it is written");
+    stage.write(&kept, stage.configured.roots["pki"].as_bytes()).expect("it is written");
     truncate(&stage, &format!("{PUBLISHED}/current/key.pem"));
     agent.reload().expect("it runs");
     wait(&stage, "the older copy", |_| stage.certificate(SERVER)["generation"] == 3);

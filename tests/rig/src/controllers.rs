@@ -214,11 +214,6 @@ impl Controller {
     pub fn write(&self, path: &str, content: &str) -> Result<(), String> {
         node::write(&self.machine, path, content)
     }
-
-    /// Has systemd do something with a unit, as a person does.
-    pub fn systemctl(&self, verb: &str, unit: &str) -> Result<(), String> {
-        self.machine.exec_ok(&["systemctl", verb, unit]).map(drop).map_err(text)
-    }
 }
 
 fn text(error: impl std::fmt::Display) -> String {

@@ -14,7 +14,7 @@ async fn a_control_plane_is_back_after_a_reboot_and_after_a_loss_of_power() {
     told(api.create("/api/v1/namespaces/default/configmaps", &kept).await);
     let manifests = manifests(&story);
 
-    told(story.nodes[0].machine.reboot().map_err(|error| error.to_string()));
+    told(story.nodes[0].machine.reboot());
     story.wait_whole().await;
     told(api.get("/api/v1/namespaces/default/configmaps/kept").await);
 

@@ -100,12 +100,12 @@ fn change_beside_no_kubelet(story: &Story) {
     let apiserver = node.pids("kube-apiserver");
     let policy = "/etc/nodeagent/audit.yaml";
     told(node.write(policy, "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: None}]\n"));
-    told(story.nodes[0].systemctl("stop", "kubelet"));
+    told(node.machine.systemctl("stop", "kubelet"));
     told(node.write(CHANGE, &format!("[control_plane]\naudit_policy = \"{policy}\"\n")));
     reload(story);
     story.wait_status(0, "why it waits", |status| status.to_string().contains("unit is inactive"));
     assert_eq!(node.pids("kube-apiserver"), apiserver, "nobody would start it again");
-    told(story.nodes[0].systemctl("start", "kubelet"));
+    told(node.machine.systemctl("start", "kubelet"));
     reload(story);
     story.wait_status(0, "its restart", |_| {
         let now = node.pids("kube-apiserver");
@@ -135,5 +135,5 @@ fn whole(story: &Story) {
 }
 
 fn reload(story: &Story) {
-    told(story.nodes[0].systemctl("reload", "nodeagent"));
+    told(story.nodes[0].machine.systemctl("reload", "nodeagent"));
 }

@@ -126,7 +126,7 @@ async fn undo(story: &Story, step: Step) {
     let remove = |path: &str| told(node.machine.exec_ok(&["rm", "-f", path]));
     match step {
         Step::AwaitEtcd => {
-            told(node.systemctl("stop", ETCD));
+            told(node.machine.systemctl("stop", ETCD));
         }
         Step::SharedSecrets => {
             remove(&format!("{PLANE}/service-account/signing.key"));
@@ -153,7 +153,7 @@ fn let_go(story: &Story, step: Step) {
     let node = &story.nodes[0];
     match step {
         Step::AwaitEtcd => {
-            told(node.systemctl("start", ETCD));
+            told(node.machine.systemctl("start", ETCD));
         }
         Step::AwaitApiserver => {
             told(node.signal(APISERVER, Signal::SIGCONT));

@@ -91,7 +91,7 @@ async fn broken_on_a_living_cluster(story: &Story, config: &str) {
     // The daemon that acts by itself has it in its status.
     told(node.write(&format!("{ASSETS}/20-more.yaml"), &(map("two", "b") + BROKEN)));
     told(node.write(MORE, &format!("{config}automatic = true\n")));
-    told(node.systemctl("reload", "nodeagent"));
+    told(node.machine.systemctl("reload", "nodeagent"));
     let bad = |problem: &Value| {
         let says = problem["text"].as_str().is_some_and(|text| text.contains("20-more.yaml"));
         problem["code"] == "assets-bad" && says
@@ -110,7 +110,7 @@ async fn broken_on_a_living_cluster(story: &Story, config: &str) {
         status["problems"].as_array().is_some_and(|all| !all.iter().any(bad))
     });
     told(node.write(MORE, config));
-    told(node.systemctl("reload", "nodeagent"));
+    told(node.machine.systemctl("reload", "nodeagent"));
     let mended = told(node.bootstrap(&[]));
     assert!(!mended.stdout.contains("20-more.yaml"), "{}{}", mended.stdout, mended.stderr);
 }

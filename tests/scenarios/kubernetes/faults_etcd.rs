@@ -29,12 +29,12 @@ async fn z10_an_etcd_that_is_stopped_slow_full_or_has_lost_its_data_is_told_and_
 
 async fn stopped(story: &Story) {
     let node = &story.nodes[0];
-    told(node.systemctl("stop", ETCD));
+    told(node.machine.systemctl("stop", ETCD));
     let mut bootstrap = told(node.begin_bootstrap(&[]));
     let waits = format!("{:27} waiting: {ETCD} is inactive", "await-etcd");
     told_by(story, &mut bootstrap, &waits).await;
     wait_told(story, "await-etcd: etcd-member.service is inactive");
-    told(node.systemctl("start", ETCD));
+    told(node.machine.systemctl("start", ETCD));
     let ended = told(bootstrap.wait());
     assert!(ended.status.success(), "{}\n{}", ended.printed, node.evidence());
 }
@@ -70,7 +70,7 @@ async fn full(story: &Story) {
 /// As after a volume that was not mounted: an empty directory, and an agent that knows better.
 async fn data_gone(story: &Story) {
     let node = &story.nodes[0];
-    told(node.systemctl("stop", ETCD));
+    told(node.machine.systemctl("stop", ETCD));
     told(node.machine.exec_ok(&["mv", MEMBER, AWAY]));
     let journal = node.steps_journal();
     let gone =
@@ -93,9 +93,9 @@ async fn data_gone(story: &Story) {
     assert_eq!(node.pids("etcd"), Vec::<u32>::new(), "no etcd is started as a new one");
     let left = told(node.machine.exec_ok(&["ls", "-A", "/var/lib/etcd"]));
     assert_eq!(left, "", "nothing was written where the data were");
-    told(node.systemctl("stop", ETCD));
+    told(node.machine.systemctl("stop", ETCD));
     told(node.machine.exec_ok(&["mv", AWAY, MEMBER]));
-    told(node.systemctl("start", ETCD));
+    told(node.machine.systemctl("start", ETCD));
     let again = told(node.bootstrap(&[]));
     assert!(again.status.success(), "{}{}\n{}", again.stdout, again.stderr, node.evidence());
 }

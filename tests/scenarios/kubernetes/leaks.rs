@@ -108,7 +108,7 @@ async fn live(story: &mut Story, shown: &mut Told) {
 
     rotation::renew_all(story, &[0]);
     story.site.proxy.set(Fault::Refuse);
-    told(node.systemctl("reload", AGENT));
+    told(node.machine.systemctl("reload", AGENT));
     told(node.machine.nodeagent(SOON, &["renew", "kubelet-server"]));
     story.wait_status(0, "that vault is away", |status| {
         let problems = status["problems"].as_array().cloned().unwrap_or_default();
@@ -116,7 +116,7 @@ async fn live(story: &mut Story, shown: &mut Told) {
     });
     ask(node, "without vault", shown);
     story.site.proxy.set(Fault::None);
-    told(node.systemctl("reload", AGENT));
+    told(node.machine.systemctl("reload", AGENT));
     story.wait_status(0, "health", |status| status["health"] == "healthy");
 }
 

@@ -34,7 +34,7 @@ async fn the_plane_moves_into_daemon_sets_and_is_raised_again_after_a_reboot() {
     told(story.boot());
     wait_final(&story).await;
 
-    told(story.nodes[0].machine.reboot().map_err(|error| error.to_string()));
+    told(story.nodes[0].machine.reboot());
     story.wait_status(0, "the loss of the API server", |status| {
         !status["control_plane"]["step"].is_null()
     });

@@ -140,7 +140,7 @@ fn two_recover_at_once(story: &Story) {
 async fn a_holder_is_cut_off(story: &Story) {
     let holder = &story.nodes[2];
     told(holder.write(&format!("{ASSETS}/tale.yaml"), TALE));
-    told(holder.systemctl("reload", "nodeagent"));
+    told(holder.machine.systemctl("reload", "nodeagent"));
     let etcd = told(story.etcd(0));
     let held = async || {
         let key = base64(LOCK);
@@ -151,7 +151,7 @@ async fn a_holder_is_cut_off(story: &Story) {
         }
     };
     told(story.wait(2, "it has the lock", SOON, held).await);
-    told(story.nodes[0].systemctl("reload", "nodeagent"));
+    told(story.nodes[0].machine.systemctl("reload", "nodeagent"));
     story.wait_status(0, "who has the lock", |status| {
         status["control_plane"]["holder"]["instance"] == holder.instance.as_str()
     });

@@ -130,8 +130,7 @@ impl Controller {
 
     /// Has that program let go.
     pub fn free_port(&self) -> Result<(), String> {
-        self.machine.exec_ok(&["systemctl", "stop", THIEF]).map_err(text)?;
-        Ok(())
+        self.machine.systemctl("stop", THIEF).map_err(text)
     }
 
     /// Puts /etc/kubernetes on a disk of this size from the next boot on: memory, so that it is

@@ -45,6 +45,11 @@ impl Machine {
         })
     }
 
+    /// Has systemd do something with a unit, as a person does.
+    pub fn systemctl(&self, verb: &str, unit: &str) -> Result<()> {
+        self.exec_ok(&["systemctl", verb, unit]).map(drop)
+    }
+
     /// Sends a signal (`SIGKILL`) to the main process of a unit.
     pub fn kill(&self, unit: &str, signal: &str) -> Result<()> {
         let signal = format!("--signal={signal}");

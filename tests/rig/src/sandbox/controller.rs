@@ -174,7 +174,7 @@ impl Plane {
     fn etcd(&self) -> Result<String, String> {
         let stops = !self.node().pids("etcd").is_empty();
         let verb = if stops { "stop" } else { "start" };
-        self.machine().exec_ok(&["systemctl", verb, ETCD]).map_err(text)?;
+        self.machine().systemctl(verb, ETCD).map_err(text)?;
         Ok(match stops {
             true => format!("{ETCD} is stopped; `recover` waits for it, `etcd` starts it again"),
             false => format!("{ETCD} is started; `wait` tells what comes of it"),
@@ -256,7 +256,7 @@ impl World for Plane {
     }
 
     fn wake(&self) -> Result<(), String> {
-        self.machine().exec_ok(&["systemctl", "reload", AGENT]).map(drop).map_err(text)
+        self.machine().systemctl("reload", AGENT).map_err(text)
     }
 
     async fn seal(&self) -> Result<(), String> {

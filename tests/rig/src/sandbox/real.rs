@@ -129,7 +129,7 @@ impl World for Real {
     }
 
     fn wake(&self) -> Result<(), String> {
-        self.node.machine.exec_ok(&["systemctl", "reload", AGENT]).map(drop).map_err(text)
+        self.node.machine.systemctl("reload", AGENT).map_err(text)
     }
 
     async fn seal(&self) -> Result<(), String> {

@@ -34,7 +34,7 @@ impl Authority {
             node.write(BUNDLE, &format!("{former}\n{}\n", self.pem))?;
         }
         for node in &story.nodes {
-            node.systemctl("reload", "nodeagent")?;
+            node.machine.systemctl("reload", "nodeagent").map_err(|error| error.to_string())?;
         }
         Ok(())
     }
